@@ -1,0 +1,348 @@
+//! What the operator asked for: validated, immutable, and made only by parsing.
+//!
+//! Pure: nothing here opens a socket, starts a task, reads a clock or touches a file. [`Config::parse`] takes the text of
+//! a file and gives either a whole [`Config`] or every problem in it, each with its path and line.
+
+mod units;
+
+mod words;
+
+mod yaml;
+
+mod tree;
+
+mod read;
+
+mod validate;
+
+mod problem;
+
+mod schema;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use problem::{Problem, Problems};
+pub use schema::schema;
+pub use units::{Percent, Weight, duration};
+
+/// Everything the file says, with every default filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Data-plane threads; `None` means one per core.
+    pub workers: Option<NonZeroUsize>,
+    /// Where generated keys and the operator's orders are kept.
+    pub state_dir: Option<PathBuf>,
+    /// File with the ring of cookie keys; relative paths are relative to the configuration file's folder.
+    pub cookie_keys_file: Option<PathBuf>,
+    /// How long a stop may take before what is left is cut off.
+    pub stop_deadline: Duration,
+    /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where the access log goes.
+    pub access_log: AccessLog,
+    /// Addresses to accept clients on; at least one.
+    pub listeners: Vec<Listener>,
+    /// The admin endpoint; `None` when the file has none.
+    pub admin: Option<Admin>,
+    /// In file order; every `pool` is an index into [`Config::pools`]. Never empty: without `routes` in the file there is
+    /// one that sends everything to the only pool.
+    pub routes: Vec<Route>,
+    /// In file order; at least one, names unique.
+    pub pools: Vec<Pool>,
+}
+
+/// Where access-log lines go, and how many.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLog {
+    /// Where to.
+    pub target: AccessLogTarget,
+    /// Share of requests that are logged.
+    pub sample: Percent,
+}
+
+/// See [`AccessLog::target`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogTarget {
+    /// Nothing is logged.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// Appended to this file; opened again at each reload, so that it can be rotated.
+    File(PathBuf),
+}
+
+/// One address to accept on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Address and port; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// Open client connections, over all workers; beyond it, accepting pauses.
+    pub max_connections: usize,
+    /// Longest request head in bytes; beyond it the client gets 431.
+    pub head_limit: usize,
+    /// How long a client may take to send a request head.
+    pub header_timeout: Duration,
+    /// How long a client connection may stay open between two requests.
+    pub keep_alive_timeout: Duration,
+}
+
+/// The admin endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Address and port; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// File with the bearer token. `Some` whenever [`Admin::address`] is not loopback.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Host and path prefix to pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which hosts.
+    pub host: HostPattern,
+    /// Starts with `/`. `/shop` matches `/shop` and `/shop/x`, not `/shopping`.
+    pub path_prefix: Arc<str>,
+    /// Index into [`Config::pools`].
+    pub pool: usize,
+    /// `false`: this route's requests are placed without looking at the pin.
+    pub affinity: bool,
+}
+
+/// Which hosts a route serves. Lower case, no port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// Every host.
+    Any,
+    /// Exactly this one.
+    Exact(Arc<str>),
+    /// `*.example.com`: any number of labels in front; stored as `.example.com`.
+    Wildcard(Arc<str>),
+}
+
+/// A pool and its settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where the app keeps its sessions.
+    pub sessions: Sessions,
+    /// How a client without a pin is placed.
+    pub balance: Balance,
+    /// How a client keeps coming back.
+    pub affinity: Affinity,
+    /// What happens to a pin whose home cannot serve it.
+    pub rehome: Rehome,
+    /// Probes and thresholds.
+    pub health: Health,
+    /// When a request is tried again.
+    pub retry: Retry,
+    /// Deadlines of a request.
+    pub timeouts: Timeouts,
+    /// In file order; at least one, names unique in the pool.
+    pub backends: Vec<Backend>,
+}
+
+/// One backend as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name: the identity that pins refer to. The address when the file gives none.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Relative share; 0 means pinned clients only.
+    pub weight: Weight,
+}
+
+/// Where the app keeps its sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sessions {
+    /// Only in the memory of the backend that created them.
+    Local,
+    /// On every backend.
+    Replicated,
+    /// On a primary and one secondary.
+    Backup,
+    /// In a store that all backends share.
+    External,
+}
+
+/// The balancing algorithms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Balance {
+    /// Fewest active pins per weight, of two random choices.
+    LeastPins,
+    /// Fewest in-flight requests per weight.
+    LeastRequests,
+    /// Smooth weighted round robin.
+    RoundRobin,
+    /// Weighted random.
+    Random,
+    /// The less loaded of two weighted random choices.
+    TwoChoices,
+}
+
+/// How a client keeps coming back to one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Affinity {
+    /// Not at all.
+    Off,
+    /// By Stickpin's own sealed cookie.
+    Cookie(CookieAffinity),
+}
+
+/// The cookie and the life of the pin in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieAffinity {
+    /// Cookie name, `__Host-` and `__Secure-` included.
+    pub name: Arc<str>,
+    /// A pin unused for this long is expired.
+    pub idle_timeout: Duration,
+    /// A pin older than this is expired, used or not.
+    pub max_lifetime: Duration,
+    /// `Domain` attribute.
+    pub domain: Option<Arc<str>>,
+    /// `Path` attribute.
+    pub path: Arc<str>,
+    /// `Secure` attribute.
+    pub secure: Secure,
+    /// `HttpOnly` attribute.
+    pub http_only: bool,
+    /// `SameSite` attribute.
+    pub same_site: SameSite,
+    /// `true`: `Max-Age` is sent, so that the cookie outlives the browser. `false`: it ends with the browser session.
+    pub persistent: bool,
+}
+
+/// When the cookie is `Secure`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secure {
+    /// When the client's connection (or a trusted proxy's word) is https.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The `SameSite` attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    /// `Lax`
+    Lax,
+    /// `Strict`
+    Strict,
+    /// `None`; needs `Secure`.
+    None,
+}
+
+/// What happens to a pin whose home cannot serve it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rehome {
+    /// The rule.
+    pub when_unavailable: WhenUnavailable,
+    /// A pinned request waits this long for its home first.
+    pub wait: Duration,
+    /// How long a home that is out of reach, and may still hold its sessions, is remembered.
+    pub hold_home: Duration,
+}
+
+/// See [`Rehome::when_unavailable`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenUnavailable {
+    /// What the table of `sessions` says.
+    Rehome,
+    /// The pin never moves; requests are served elsewhere meanwhile.
+    Detour,
+    /// 503 until the home is back.
+    Refuse,
+}
+
+/// Probes and thresholds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What a probe is.
+    pub probe: Probe,
+    /// Time between two probes of a healthy or unhealthy backend.
+    pub interval: Duration,
+    /// Time between two probes of a suspect backend, and of one on its way back.
+    pub suspect_interval: Duration,
+    /// A probe without an answer by then has failed, silently.
+    pub timeout: Duration,
+    /// Successes in a row that make an unhealthy backend healthy.
+    pub healthy_after: u32,
+    /// Failures in a row that make a backend unhealthy.
+    pub unhealthy_after: u32,
+}
+
+/// What a probe is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// None: health is always `healthy`, and only traffic makes a backend suspect for a moment.
+    Off,
+    /// A connection that opens.
+    Tcp,
+    /// A request that is answered as expected.
+    Http(HttpProbe),
+}
+
+/// An HTTP probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpProbe {
+    /// Request target, with the query if any.
+    pub path: Arc<str>,
+    /// `GET`, `HEAD` or `OPTIONS`.
+    pub method: http::Method,
+    /// `Host` header; the backend's address when `None`.
+    pub host: Option<Arc<str>>,
+    /// Inclusive ranges of status codes that mean success.
+    pub expected_status: Vec<(u16, u16)>,
+    /// Reply header that names the life of the backend's process.
+    pub instance_header: Option<http::HeaderName>,
+}
+
+/// When a request is tried again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retry {
+    /// Attempts after the first.
+    pub attempts: u32,
+    /// A request body up to this many bytes is kept so that it can be sent again.
+    pub body_limit: usize,
+    /// Retries may be at most this share of requests (with a small floor).
+    pub budget: Percent,
+}
+
+/// Deadlines of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To open a connection to a backend.
+    pub connect: Duration,
+    /// From the end of the request to the first byte of the reply.
+    pub first_byte: Duration,
+    /// Between two pieces of a request or reply body.
+    pub idle: Duration,
+    /// For the whole request, `None` for no bound.
+    pub request: Option<Duration>,
+    /// A tunnel without a byte in either direction for this long is closed.
+    pub tunnel_idle: Duration,
+}
+
+impl Config {
+    /// Reads the text of a configuration file.
+    ///
+    /// `file` is only used in messages.
+    ///
+    /// # Errors
+    /// Every problem found, in file order.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Problems> {
+        validate::config(file, text)
+    }
+}

@@ -1,0 +1,512 @@
+//! The module as a whole: files that are right, files that are wrong, and files that make no sense at all.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::Value as Json;
+
+use super::*;
+
+const QUICKSTART: &str = include_str!("../../config/quickstart.yaml");
+const STICKY_COOKIE: &str = include_str!("../../config/sticky-cookie.yaml");
+const REFERENCE: &str = include_str!("../../config/reference.yaml");
+
+/// A valid file around the settings of its only pool.
+fn pool_with(settings: &str) -> String {
+    format!("listeners: ['127.0.0.1:80']\npools:\n  p:\n    backends: ['127.0.0.1:1']\n    {settings}\n")
+}
+
+#[track_caller]
+fn parse(text: &str) -> Config {
+    Config::parse("app.yaml", text).unwrap_or_else(|problems| panic!("{problems}\nin\n{text}"))
+}
+
+#[track_caller]
+fn problems(text: &str) -> Vec<String> {
+    match Config::parse("app.yaml", text) {
+        Ok(_) => panic!("no problem found in\n{text}"),
+        Err(problems) => problems.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+#[test]
+fn the_quickstart_is_a_whole_configuration() {
+    let config = parse(QUICKSTART);
+    assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.admin.unwrap().address.to_string(), "127.0.0.1:9900");
+    let route = Route { host: HostPattern::Any, path_prefix: "/".into(), pool: 0, affinity: true };
+    assert_eq!(config.routes, [route]);
+    let [pool] = config.pools.as_slice() else { panic!("{:?}", config.pools) };
+    assert_eq!(pool.balance, Balance::LeastPins);
+    assert_eq!(pool.health.probe, Probe::Tcp);
+    let names: Vec<_> = pool.backends.iter().map(|backend| backend.name.as_ref()).collect();
+    assert_eq!(names, ["127.0.0.1:9101", "127.0.0.1:9102", "127.0.0.1:9103"]);
+}
+
+#[test]
+fn the_sticky_cookie_file_says_what_it_seems_to_say() {
+    let config = parse(STICKY_COOKIE);
+    let pool = &config.pools[0];
+    let Affinity::Cookie(cookie) = &pool.affinity else { panic!("no cookie") };
+    assert_eq!((cookie.name.as_ref(), cookie.idle_timeout), ("stickpin", Duration::from_secs(1800)));
+    let Probe::Http(probe) = &pool.health.probe else { panic!("no http probe") };
+    assert_eq!((probe.path.as_ref(), probe.expected_status.as_slice()), ("/health", [(200, 299)].as_slice()));
+}
+
+#[test]
+fn the_reference_states_the_defaults() {
+    let minimal = "
+        listeners: ['127.0.0.1:8080']
+        admin: { address: '127.0.0.1:9900' }
+        routes: [ { pool: shop }, { host: api.example.com, pool: api } ]
+        pools:
+          shop:
+            backends: [ { name: shop1, address: '127.0.0.1:9101' }, { name: shop2, address: '127.0.0.1:9102' } ]
+          api:
+            health: { http: }
+            backends: ['127.0.0.1:9201']
+        ";
+    assert_eq!(parse(REFERENCE), parse(minimal));
+}
+
+#[test]
+fn the_reference_has_every_key() {
+    let mut keys = BTreeSet::new();
+    let schema = schema();
+    let reference: Json = serde_yaml::from_str(REFERENCE).unwrap();
+    missing_keys(&schema, &schema, &[&reference], "", &mut keys);
+    assert!(keys.is_empty(), "not in reference.yaml: {keys:?}");
+}
+
+/// Walks the schema and all values it stands for side by side; gathers properties that no value has.
+fn missing_keys(root: &Json, schema: &Json, values: &[&Json], path: &str, missing: &mut BTreeSet<String>) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let definition = root.pointer(name.trim_start_matches('#')).expect("the definition is in the schema");
+        missing_keys(root, definition, values, path, missing);
+    }
+    for option in schema["anyOf"].as_array().into_iter().flatten() {
+        missing_keys(root, option, values, path, missing);
+    }
+    for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+        let found: Vec<_> = values.iter().filter_map(|value| value.get(key)).collect();
+        let path = format!("{path}.{key}");
+        if found.is_empty() {
+            missing.insert(path.clone());
+        }
+        missing_keys(root, property, &found, &path, missing);
+    }
+    if schema["additionalProperties"].is_object() {
+        let found: Vec<_> = values.iter().filter_map(|value| value.as_object()).flat_map(|map| map.values()).collect();
+        missing_keys(root, &schema["additionalProperties"], &found, &format!("{path}.*"), missing);
+    }
+    if schema["items"].is_object() {
+        let found: Vec<_> = values.iter().filter_map(|value| value.as_array()).flatten().collect();
+        missing_keys(root, &schema["items"], &found, &format!("{path}[]"), missing);
+    }
+}
+
+#[test]
+fn the_sample_of_the_design_is_valid() {
+    let config = parse(
+        "
+workers: 4
+state_dir: /var/lib/stickpin
+listeners:
+  - address: 0.0.0.0:8080
+admin:
+  address: 127.0.0.1:9900
+  token_file: admin.token
+cookie_keys_file: cookie.keys
+routes:
+  - { host: shop.example.com, path_prefix: /, pool: shop }
+pools:
+  shop:
+    sessions: local
+    balance: least_pins
+    affinity:
+      cookie: { name: stickpin, idle_timeout: 30m, max_lifetime: 12h }
+    rehome:
+      when_unavailable: rehome
+      wait: 0s
+      hold_home: 10m
+      on_session_lost: forward
+    health:
+      http: { path: /health, interval: 2s, timeout: 1s, healthy_after: 2, unhealthy_after: 3, instance_header: X-Instance }
+    retry: { attempts: 2, body_limit: 64KiB, budget: 20% }
+    timeouts: { connect: 2s, first_byte: 30s, idle: 60s }
+    backends:
+      - { name: app1, address: 127.0.0.1:9101, weight: 100 }
+      - { name: app2, address: 127.0.0.1:9102, weight: 100 }
+",
+    );
+    assert_eq!(config.workers, NonZeroUsize::new(4));
+    assert_eq!(config.routes[0].host, HostPattern::Exact("shop.example.com".into()));
+    assert_eq!(config.pools[0].backends[1].weight.get(), 100);
+    let Probe::Http(probe) = &config.pools[0].health.probe else { panic!("no http probe") };
+    assert_eq!(probe.instance_header, Some(http::HeaderName::from_static("x-instance")));
+}
+
+#[test]
+fn short_forms_and_spelled_out_forms_are_both_read() {
+    let affinity = |text: &str| parse(&pool_with(text)).pools.remove(0).affinity;
+    assert_eq!(affinity("affinity: off"), Affinity::Off);
+    assert_eq!(affinity("affinity: false"), Affinity::Off);
+    assert_eq!(affinity("affinity: { cookie: }"), affinity(""));
+    assert_eq!(parse(&pool_with("affinity: off")).pools[0].balance, Balance::TwoChoices);
+    assert_eq!(parse(&pool_with("affinity: off\n    balance: random")).pools[0].balance, Balance::Random);
+
+    let secure = |text: &str| match affinity(&format!("affinity: {{ cookie: {{ secure: {text} }} }}")) {
+        Affinity::Cookie(cookie) => cookie.secure,
+        Affinity::Off => panic!("off"),
+    };
+    assert_eq!((secure("true"), secure("false"), secure("auto")), (Secure::Always, Secure::Never, Secure::Auto));
+
+    let probe = |text: &str| parse(&pool_with(text)).pools.remove(0).health.probe;
+    assert_eq!(probe("health: off"), Probe::Off);
+    assert_eq!(probe("health: { tcp: { interval: 1s } }"), Probe::Tcp);
+    let expected_status = |text: &str| match probe(&format!("health: {{ http: {{ expected_status: {text} }} }}")) {
+        Probe::Http(probe) => probe.expected_status,
+        Probe::Off | Probe::Tcp => panic!("no http probe"),
+    };
+    assert_eq!(expected_status("204"), [(204, 204)]);
+    assert_eq!(expected_status("2xx"), [(200, 299)]);
+    assert_eq!(expected_status("[200, 300-399]"), [(200, 200), (300, 399)]);
+
+    let log = |text: &str| parse(&format!("access_log: {text}\n{}", pool_with(""))).access_log;
+    assert_eq!(log("off").target, AccessLogTarget::Off);
+    assert_eq!(log("{ target: file, path: a.log }").target, AccessLogTarget::File("a.log".into()));
+    assert_eq!(log("{ sample: 5% }").sample, Percent::new(5.0).unwrap());
+
+    let quick = parse(&pool_with("health: { tcp: { interval: 50ms } }"));
+    assert_eq!(
+        quick.pools[0].health.suspect_interval,
+        Duration::from_millis(50),
+        "the default is never above interval"
+    );
+}
+
+#[test]
+fn anchors_and_aliases_work() {
+    let text = "listeners: ['127.0.0.1:80']\npools:\n  a: &settings\n    backends: ['127.0.0.1:1']\n  b: *settings\nroutes: [ { pool: a, path_prefix: /a }, { pool: b } ]\n";
+    let config = parse(text);
+    assert_eq!(config.pools[0].backends, config.pools[1].backends);
+    assert_eq!(config.routes[1].pool, 1);
+}
+
+#[test]
+fn an_empty_file_says_what_is_needed() {
+    for text in ["", "# nothing\n", "---\n", "null"] {
+        assert_eq!(problems(text), ["app.yaml: expected listeners and pools, found an empty file"]);
+    }
+    assert_eq!(problems("hello"), ["app.yaml:1: expected a mapping, found \"hello\""]);
+    assert_eq!(
+        problems("{}"),
+        [
+            "app.yaml: listeners: expected at least one listener, found nothing",
+            "app.yaml: pools: expected at least one pool, found nothing",
+        ]
+    );
+}
+
+#[test]
+fn a_file_with_ten_mistakes_reports_all_ten() {
+    let text = "\
+workers: 0
+listeners:
+  - address: app.example.com:80
+  - { address: '127.0.0.1:8080', header_timeout: 10 }
+admin: { address: '0.0.0.0:9900' }
+routes:
+  - { host: 'a.com:80', pool: shopp }
+pools:
+  shop:
+    balanse: random
+    affinity: { cookie: { same_site: none, secure: never } }
+    backends:
+      - { name: app1, address: '127.0.0.1:9101', weight: 5000 }
+      - { name: app1, adress: '127.0.0.1:9102' }
+";
+    assert_eq!(
+        problems(text),
+        [
+            "app.yaml:1: workers: expected 1 to 1024, found 0",
+            "app.yaml:3: listeners[0].address: expected an IP address and port such as 127.0.0.1:8080 or [::1]:8080 (names are not resolved, give an IP and port), found \"app.example.com:80\"",
+            "app.yaml:4: listeners[1].header_timeout: expected a duration with its unit (ms, s, m, h or d) such as 500ms, 2s, 30m, 12h or 1d, found 10",
+            "app.yaml:5: admin.token_file: expected a file with a token, because others can reach 0.0.0.0:9900 (only loopback needs none), found nothing",
+            "app.yaml:7: routes[0].host: expected a host name without a port, found \"a.com:80\"",
+            "app.yaml:7: routes[0].pool: expected the name of a pool (shop), found \"shopp\"",
+            "app.yaml:10: pools.shop.balanse: unknown key \"balanse\", did you mean \"balance\"?",
+            "app.yaml:11: pools.shop.affinity.cookie.secure: expected always or auto, because browsers ask it of same_site: none, found \"never\"",
+            "app.yaml:13: pools.shop.backends[0].weight: expected 0 to 1000, found 5000",
+            "app.yaml:14: pools.shop.backends[1].adress: unknown key \"adress\", did you mean \"address\"?",
+            "app.yaml:14: pools.shop.backends[1].name: expected a name of its own, not that of backends[0], found \"app1\"",
+        ]
+    );
+}
+
+#[test]
+fn each_mistake_at_the_top_is_named_with_its_place() {
+    const DURATION: &str = "a duration with its unit (ms, s, m, h or d) such as 500ms, 2s, 30m, 12h or 1d";
+    const ADDRESS: &str = "an IP address and port such as 127.0.0.1:8080 or [::1]:8080";
+    let file = |settings: &str| format!("{settings}\npools: {{ p: {{ backends: ['127.0.0.1:1'] }} }}\n");
+    let listening = |settings: &str| file(&format!("{settings}\nlisteners: ['127.0.0.1:80']"));
+    for (text, expected) in [
+        (listening("colour: red"), "1: colour: unknown key \"colour\", expected one of workers, state_dir, cookie_keys_file, stop_deadline, trusted_proxies, access_log, listeners, admin, routes, pools".to_owned()),
+        (listening("workers: many"), "1: workers: expected 1 to 1024, found \"many\"".to_owned()),
+        (listening("workers: -1"), "1: workers: expected 1 to 1024, found -1".to_owned()),
+        (listening("workers: [1]"), "1: workers: expected 1 to 1024, found a list".to_owned()),
+        (listening("state_dir: ''"), "1: state_dir: expected the path of a file or folder, found \"\"".to_owned()),
+        (listening("stop_deadline: soon"), format!("1: stop_deadline: expected {DURATION}, found \"soon\"")),
+        (listening("trusted_proxies:\n  - ::1\n  - lan"), "3: trusted_proxies[1]: expected an IP address or network such as 127.0.0.1 or 10.0.0.0/8, found \"lan\"".to_owned()),
+        (listening("trusted_proxies: ::1"), "1: trusted_proxies: expected a list, found \"::1\"".to_owned()),
+        (listening("access_log: file"), "1: access_log: expected stdout or off, or a mapping, found \"file\"".to_owned()),
+        (listening("access_log: { target: file }"), "1: access_log.path: expected the path of a file, because the target is file, found nothing".to_owned()),
+        (listening("access_log: { path: a.log }"), "1: access_log.path: expected no path, because the target is stdout, not file, found \"a.log\"".to_owned()),
+        (listening("access_log: { sample: 5 }"), "1: access_log.sample: expected 0% to 100%, found 5".to_owned()),
+        (listening("admin: { token_file: t }"), "1: admin.address: expected an address to listen on, found nothing".to_owned()),
+        (listening("admin: { address: '127.0.0.1:80' }"), "1: admin.address: expected an address of its own, not that of listeners[0], found \"127.0.0.1:80\"".to_owned()),
+        (listening("admin: 127.0.0.1:9900"), "1: admin: expected a mapping, found \"127.0.0.1:9900\"".to_owned()),
+        (file("listeners: []"), "1: listeners: expected at least one listener, found an empty list".to_owned()),
+        (file("listeners:\n  - 127.0.0.1:80\n  -"), "3: listeners[1]: expected a listener, found nothing".to_owned()),
+        (file("listeners:\n  - 8080"), format!("2: listeners[0]: expected {ADDRESS}, or a mapping, found 8080")),
+        (file("listeners:\n  - 127.0.0.1:80\n  - address: 127.0.0.1:80"), "3: listeners[1].address: expected an address of its own, not that of listeners[0], found \"127.0.0.1:80\"".to_owned()),
+        (file("listeners:\n  - address: 127.0.0.1:443\n    tls: { certificates: [] }"), "3: listeners[0].tls: unknown key \"tls\": TLS listeners are not supported yet".to_owned()),
+        (file("listeners: [ { address: '127.0.0.1:80', head_limit: 1KiB } ]"), "1: listeners[0].head_limit: expected 8KiB to 1MiB, found \"1KiB\"".to_owned()),
+        (file("listeners: [ { address: '127.0.0.1:80', keep_alive_timeout: 0s } ]"), "1: listeners[0].keep_alive_timeout: expected a duration above 0s, found \"0s\"".to_owned()),
+        (listening("routes: [ { path_prefix: shop, pool: p } ]"), "1: routes[0].path_prefix: expected a path that begins with /, without a query, such as /shop, found \"shop\"".to_owned()),
+        (listening("routes: [ {} ]"), "1: routes[0].pool: expected the name of a pool (p), found nothing".to_owned()),
+        (listening("routes: [ { pool: p, affinity: on } ]"), "1: routes[0].affinity: expected off, found \"on\"".to_owned()),
+        (listening("routes:\n- { host: A.com, pool: p }\n- { host: a.com., path_prefix: /, pool: p }"), "3: routes[1]: expected a host and path_prefix of its own, found those of routes[0]".to_owned()),
+    ] {
+        assert_eq!(problems(&text).iter().map(|line| line.trim_start_matches("app.yaml:")).collect::<Vec<_>>(), [expected], "{text}");
+    }
+}
+
+#[test]
+fn each_mistake_in_a_pool_is_named_with_its_place() {
+    let cookie = |settings: &str| format!("affinity: {{ cookie: {{ {settings} }} }}");
+    let http = |settings: &str| format!("health: {{ http: {{ {settings} }} }}");
+    for (settings, expected) in [
+        ("sessions: nowhere".to_owned(), "sessions: expected local, replicated, backup or external, found \"nowhere\""),
+        (
+            "balance: maglev".to_owned(),
+            "balance: expected least_pins, least_requests, round_robin, random or two_choices, found \"maglev\"",
+        ),
+        ("affinity: on".to_owned(), "affinity: expected off, or a mapping, found \"on\""),
+        (
+            "affinity: { app_session: {} }".to_owned(),
+            "affinity.app_session: unknown key \"app_session\": only cookie (or off) is supported yet",
+        ),
+        (
+            "affinity: { hash: {} }".to_owned(),
+            "affinity.hash: unknown key \"hash\": only cookie (or off) is supported yet",
+        ),
+        (
+            cookie("name: 'a b'"),
+            "affinity.cookie.name: expected a cookie name of 1 to 128 letters, digits and !#$%&'*+-.^_`|~, found \"a b\"",
+        ),
+        (
+            cookie("idle_timeout: 13h"),
+            "affinity.cookie.idle_timeout: expected at most max_lifetime, which is 12h, found \"13h\"",
+        ),
+        (
+            cookie("max_lifetime: 5m"),
+            "affinity.cookie.max_lifetime: expected at least idle_timeout, which is 30m, found \"5m\"",
+        ),
+        (cookie("idle_timeout: 0s"), "affinity.cookie.idle_timeout: expected a duration above 0s, found \"0s\""),
+        (
+            cookie("name: __Host-x, secure: never"),
+            "affinity.cookie.secure: expected always or auto, because browsers ask it of a name that begins with __Host-, found \"never\"",
+        ),
+        (
+            cookie("name: __secure-x, secure: false"),
+            "affinity.cookie.secure: expected always or auto, because browsers ask it of a name that begins with __Secure-, found false",
+        ),
+        (
+            cookie("name: __Host-x, path: /a"),
+            "affinity.cookie.path: expected /, because browsers ask it of a name that begins with __Host-, found \"/a\"",
+        ),
+        (
+            cookie("name: __Host-x, domain: a.com"),
+            "affinity.cookie.domain: expected no domain, because browsers refuse one with a name that begins with __Host-, found \"a.com\"",
+        ),
+        (cookie("http_only: yes"), "affinity.cookie.http_only: expected true or false, found \"yes\""),
+        (
+            "rehome: { on_session_lost: redirect }".to_owned(),
+            "rehome.on_session_lost: expected forward, found \"redirect\"",
+        ),
+        (
+            "rehome: { when_unavailable: wait }".to_owned(),
+            "rehome.when_unavailable: expected rehome, detour or refuse, found \"wait\"",
+        ),
+        ("health: { http: {}, tcp: {} }".to_owned(), "health: expected either http or tcp, found both"),
+        ("health: on".to_owned(), "health: expected off, or a mapping, found \"on\""),
+        (
+            "health: { tcp: { suspect_interval: 3s } }".to_owned(),
+            "health.tcp.suspect_interval: expected at most interval, which is 2s, found \"3s\"",
+        ),
+        (
+            http("expected_status: 99"),
+            "health.http.expected_status: expected status codes from 100 to 599 such as 200, 200-399 or 2xx, or a list, found 99",
+        ),
+        (
+            http("expected_status: []"),
+            "health.http.expected_status: expected at least one status code, found an empty list",
+        ),
+        (
+            http("expected_status: [200, ok]"),
+            "health.http.expected_status[1]: expected status codes from 100 to 599 such as 200, 200-399 or 2xx, found \"ok\"",
+        ),
+        (http("method: POST"), "health.http.method: expected GET, HEAD or OPTIONS, found \"POST\""),
+        (
+            http("path: health"),
+            "health.http.path: expected a path that begins with /, such as /health, found \"health\"",
+        ),
+        (http("healthy_after: 0"), "health.http.healthy_after: expected 1 to 1000, found 0"),
+        (http("timeout: 0s"), "health.http.timeout: expected a duration above 0s, found \"0s\""),
+        ("retry: { attempts: 11 }".to_owned(), "retry.attempts: expected 0 to 10, found 11"),
+        (
+            "retry: { body_limit: 64 }".to_owned(),
+            "retry.body_limit: expected a size with its unit (B, KiB, MiB, KB or MB) such as 512B, 64KiB or 1MiB, found 64",
+        ),
+        ("retry: { budget: 200% }".to_owned(), "retry.budget: expected 0% to 100%, found \"200%\""),
+        ("timeouts: { connect: 0s }".to_owned(), "timeouts.connect: expected a duration above 0s, found \"0s\""),
+        (
+            "timeouts: { first_bite: 1s }".to_owned(),
+            "timeouts.first_bite: unknown key \"first_bite\", did you mean \"first_byte\"?",
+        ),
+    ] {
+        assert_eq!(problems(&pool_with(&settings)), [format!("app.yaml:5: pools.p.{expected}")], "{settings}");
+    }
+}
+
+#[test]
+fn each_mistake_in_backends_is_named_with_its_place() {
+    for (backends, expected) in [
+        ("    backends: []", "4: pools.p.backends: expected at least one backend, found an empty list"),
+        ("    sessions: local", "3: pools.p.backends: expected at least one backend, found nothing"),
+        (
+            "    backends:\n    - 127.0.0.1:1\n    - 127.0.0.1:1",
+            "6: pools.p.backends[1]: expected an address of its own, not that of backends[0], found \"127.0.0.1:1\"",
+        ),
+        (
+            "    backends:\n    - name: a\n      address: 127.0.0.1:1\n    - name: a\n      address: 127.0.0.1:2",
+            "7: pools.p.backends[1].name: expected a name of its own, not that of backends[0], found \"a\"",
+        ),
+        (
+            "    backends:\n    - { name: '127.0.0.1:2', address: '127.0.0.1:1' }\n    - 127.0.0.1:2",
+            "6: pools.p.backends[1]: expected a name of its own, not that of backends[0], found \"127.0.0.1:2\"",
+        ),
+        (
+            "    backends:\n    - { name: a/b, address: '127.0.0.1:1' }",
+            "5: pools.p.backends[0].name: expected a name of 1 to 64 visible ASCII characters without /, found \"a/b\"",
+        ),
+        (
+            "    backends:\n    - { name: a }",
+            "5: pools.p.backends[0].address: expected the IP address and port of the backend, found nothing",
+        ),
+        (
+            "    backends:\n    - 127.0.0.1:0",
+            "5: pools.p.backends[0]: expected a port from 1 to 65535, found \"127.0.0.1:0\"",
+        ),
+        (
+            "    backends:\n    - { address: '127.0.0.1:1', weight: 0 }",
+            "4: pools.p.backends: expected at least one backend with a weight above 0, found none; a new client would have no home",
+        ),
+    ] {
+        let text = format!("listeners: ['127.0.0.1:80']\npools:\n  p:\n{backends}\n");
+        assert_eq!(problems(&text), [format!("app.yaml:{expected}")]);
+    }
+}
+
+#[test]
+fn pools_and_routes_must_fit_together() {
+    let text = "listeners: ['127.0.0.1:80']\npools:\n  a: { backends: ['127.0.0.1:1'] }\n  b c: { backends: ['127.0.0.1:1'] }\n";
+    assert_eq!(
+        problems(text),
+        [
+            "app.yaml:4: pools.\"b c\": expected a name of 1 to 64 letters, digits, _, . and -, found \"b c\"",
+            "app.yaml: routes: expected at least one route, because there are several pools (a, b c), found nothing",
+        ]
+    );
+    // What cannot be read is reported once: the route that names the pool is not to blame.
+    let text = "listeners: ['127.0.0.1:80']\nroutes: [ { pool: a } ]\npools: { a: 5 }\n";
+    assert_eq!(problems(text), ["app.yaml:3: pools.a: expected a mapping, found 5"]);
+    let text = "listeners: ['127.0.0.1:80']\nroutes: [ { pool: a } ]\npools: 5\n";
+    assert_eq!(problems(text), ["app.yaml:3: pools: expected a mapping, found 5"]);
+}
+
+#[test]
+fn the_value_of_a_misspelt_key_is_checked_too() {
+    let text = pool_with("retries: { attempts: many }");
+    assert_eq!(
+        problems(&text),
+        [
+            "app.yaml:5: pools.p.retries: unknown key \"retries\", did you mean \"retry\"?",
+            "app.yaml:5: pools.p.retries.attempts: expected 0 to 10, found \"many\"",
+        ]
+    );
+}
+
+#[test]
+fn a_repeated_key_and_broken_yaml_are_problems_with_a_line() {
+    assert_eq!(
+        problems(&pool_with("sessions: local\n    sessions: backup")),
+        ["app.yaml:6: pools.p.sessions: expected each key once, found \"sessions\" again"]
+    );
+    let broken = problems("listeners:\n  - [127.0.0.1:80\npools: }\n");
+    assert_eq!(broken.len(), 1);
+    assert!(broken[0].starts_with("app.yaml:3: expected valid YAML, found: "), "{}", broken[0]);
+}
+
+#[test]
+fn ten_thousand_mistakes_are_all_reported_in_reasonable_time() {
+    let backends: String = (0..10_000).map(|n| format!("      - {{ name: a/{n}, wait: 5, weight: -1 }}\n")).collect();
+    let text = format!("listeners: ['127.0.0.1:80']\npools:\n  p:\n    backends:\n{backends}");
+    assert_eq!(problems(&text).len(), 40_000);
+}
+
+#[test]
+fn the_schema_names_keys_bounds_and_words() {
+    let schema = schema();
+    let weight = schema.pointer("/$defs/Backend/properties/weight").unwrap();
+    assert_eq!((&weight["minimum"], &weight["maximum"]), (&0.into(), &1000.into()));
+    assert!(weight["description"].as_str().unwrap().contains("pinned clients only"));
+    let sessions = schema.pointer("/$defs/Pool/properties/sessions/enum").unwrap();
+    assert_eq!(sessions, &serde_json::json!(["local", "replicated", "backup", "external", null]));
+    assert_eq!(schema["additionalProperties"], false);
+    assert!(schema.pointer("/$defs/Pool/required").is_none());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_it_panic(text in "\\PC*") {
+        // Only that it returns.
+        let _ = Config::parse("app.yaml", &text);
+    }
+
+    #[test]
+    fn no_yaml_like_text_makes_it_panic(text in "([a-c:*&!\\[\\]{},\\-#|>'\" \n0-9.%~]|pools|listeners|backends|<<|---|!!int){0,80}") {
+        let _ = Config::parse("app.yaml", &text);
+    }
+
+    #[test]
+    fn no_mutation_of_the_reference_makes_it_panic(
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0..40_usize, "\\PC{0,4}|[a-z0-9:\\[\\]{},\\- \n&*!]{0,8}"), 1..6),
+    ) {
+        let mut chars: Vec<char> = REFERENCE.chars().collect();
+        for (place, length, text) in cuts {
+            let start = place.index(chars.len());
+            let end = (start + length).min(chars.len());
+            chars.splice(start..end, text.chars());
+            chars.push('\n');
+        }
+        let text: String = chars.into_iter().collect();
+        if let Err(problems) = Config::parse("app.yaml", &text) {
+            prop_assert!(!problems.list.is_empty());
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What faces clients and operators: listeners, admin endpoint, access log.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use super::{items, non_zero, not_empty, secs};
+use crate::config::read::{Given, Report, Short};
+use crate::config::tree::Path;
+use crate::config::units::{Address, FilePath, Percent};
+use crate::config::words::{LogTarget, LogWord};
+use crate::config::{AccessLog, AccessLogTarget, Admin, Listener, yaml};
+
+/// The listeners that could be read, with their places in the list.
+pub(super) fn listeners(
+    report: &Report<'_>,
+    given: Given<Vec<Given<Short<Address, yaml::Listener>>>>,
+) -> Vec<(usize, Listener)> {
+    let path = Path::Root.key("listeners");
+    not_empty(report, &path, &given, "at least one listener");
+    let mut first_with: HashMap<SocketAddr, usize> = HashMap::new();
+    let mut listeners = Vec::new();
+    for (index, item) in items(report, &path, given, "a listener") {
+        let at = path.item(index);
+        let (address_path, yaml) = match item {
+            Given::Is(Short::Short(address)) => {
+                (at, yaml::Listener { address: Given::Is(address), ..yaml::Listener::default() })
+            }
+            Given::Is(Short::Full(yaml)) => (at.key("address"), yaml),
+            Given::Absent | Given::Empty | Given::Wrong => continue,
+        };
+        let Some(listener) = listener(report, &address_path, yaml) else { continue };
+        // Two of them would share the connections in silence: the sockets are opened with SO_REUSEPORT.
+        let first = *first_with.entry(listener.address).or_insert(index);
+        if first != index && listener.address.port() != 0 {
+            report.expected(&address_path, format!("an address of its own, not that of listeners[{first}]"));
+        }
+        listeners.push((index, listener));
+    }
+    listeners
+}
+
+fn listener(report: &Report<'_>, address_path: &Path<'_>, yaml: yaml::Listener) -> Option<Listener> {
+    let Address(address) = report.required(address_path, yaml.address, "an address to listen on")?;
+    Some(Listener {
+        address,
+        max_connections: yaml.max_connections.option().map_or(100_000, |most| most.get() as usize),
+        head_limit: yaml.head_limit.option().map_or(64 << 10, |limit| limit.bytes()),
+        header_timeout: non_zero(yaml.header_timeout, secs(10)),
+        keep_alive_timeout: non_zero(yaml.keep_alive_timeout, secs(75)),
+    })
+}
+
+pub(super) fn admin(report: &Report<'_>, given: Given<yaml::Admin>, listeners: &[(usize, Listener)]) -> Option<Admin> {
+    let path = Path::Root.key("admin");
+    let yaml = given.option()?;
+    let token_given = !yaml.token_file.is_missing();
+    let address_path = path.key("address");
+    let Address(address) = report.required(&address_path, yaml.address, "an address to listen on")?;
+    if !token_given && !address.ip().to_canonical().is_loopback() {
+        let why = format!("a file with a token, because others can reach {address} (only loopback needs none)");
+        report.expected(&path.key("token_file"), why);
+    }
+    if address.port() != 0
+        && let Some((index, _)) = listeners.iter().find(|(_, listener)| listener.address == address)
+    {
+        report.expected(&address_path, format!("an address of its own, not that of listeners[{index}]"));
+    }
+    Some(Admin { address, token_file: yaml.token_file.option().map(|FilePath(path)| path) })
+}
+
+pub(super) fn access_log(report: &Report<'_>, given: Given<Short<LogWord, yaml::AccessLog>>) -> AccessLog {
+    let all = Percent::new(100.0).expect("100 is within 0 to 100");
+    let whole = |target| AccessLog { target, sample: all };
+    let yaml = match given.option() {
+        None | Some(Short::Short(LogWord::Stdout)) => return whole(AccessLogTarget::Stdout),
+        Some(Short::Short(LogWord::Off)) => return whole(AccessLogTarget::Off),
+        Some(Short::Full(yaml)) => yaml,
+    };
+    let path = Path::Root.key("access_log");
+    let file_path = path.key("path");
+    let target_known = !yaml.target.is_wrong();
+    let target = match yaml.target.or(LogTarget::Stdout) {
+        LogTarget::File => {
+            let file = report.required(&file_path, yaml.path, "the path of a file, because the target is file");
+            file.map_or(AccessLogTarget::Stdout, |FilePath(path)| AccessLogTarget::File(path))
+        }
+        other => {
+            if target_known && !yaml.path.is_missing() {
+                report.expected(&file_path, format!("no path, because the target is {other}, not file"));
+            }
+            if matches!(other, LogTarget::Off) { AccessLogTarget::Off } else { AccessLogTarget::Stdout }
+        }
+    };
+    AccessLog { target, sample: yaml.sample.or(all) }
+}

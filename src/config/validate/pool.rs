@@ -1,0 +1,237 @@
+//! Pools, their backends and their affinity.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::health::health;
+use super::{items, non_zero, not_empty, secs, time};
+use crate::config::read::{Entries, Given, Report, Short};
+use crate::config::tree::Path;
+use crate::config::units::{
+    BackendAddress, BackendName, CookieDomain, CookieName, CookiePath, NonZeroTime, Percent, Weight, is_pool_name,
+    written,
+};
+use crate::config::words::Off;
+use crate::config::{
+    Affinity, Backend, Balance, CookieAffinity, Pool, Rehome, Retry, SameSite, Secure, Sessions, Timeouts,
+    WhenUnavailable, yaml,
+};
+
+/// The pools by name, those included that could not be read.
+pub(super) struct Pools {
+    names: Vec<String>,
+    places: HashMap<String, usize>,
+    found: Vec<Pool>,
+}
+
+impl Pools {
+    pub(super) fn count(&self) -> usize {
+        self.names.len()
+    }
+
+    pub(super) fn place(&self, name: &str) -> Option<usize> {
+        self.places.get(name).copied()
+    }
+
+    /// ` (a, b)`, when there are few enough to be worth reading.
+    pub(super) fn names(&self) -> Option<String> {
+        (1..=8).contains(&self.names.len()).then(|| format!(" ({})", self.names.join(", ")))
+    }
+
+    /// The pools that could be read: all of them when nothing was reported.
+    pub(super) fn into_found(self) -> Vec<Pool> {
+        self.found
+    }
+}
+
+pub(super) fn pools(report: &Report<'_>, given: Given<Entries<yaml::Pool>>) -> Pools {
+    let path = Path::Root.key("pools");
+    let none = match &given {
+        Given::Is(Entries(pools)) => pools.is_empty(),
+        Given::Absent | Given::Empty => true,
+        Given::Wrong => false,
+    };
+    if none {
+        report.expected(&path, "at least one pool");
+    }
+    let mut pools = Pools { names: Vec::new(), places: HashMap::new(), found: Vec::new() };
+    for (name, yaml) in given.option().map_or_else(Vec::new, |Entries(pools)| pools) {
+        let at = path.key(&name);
+        if !is_pool_name(&name) {
+            report.wrong(&at, format!("expected a name of 1 to 64 letters, digits, _, . and -, found {name:?}"));
+        }
+        match yaml {
+            Given::Is(yaml) => pools.found.push(pool(report, &at, &name, yaml)),
+            // An empty one has no backends, which is worth saying.
+            Given::Absent | Given::Empty => pools.found.push(pool(report, &at, &name, yaml::Pool::default())),
+            Given::Wrong => {}
+        }
+        pools.places.insert(name.clone(), pools.names.len());
+        pools.names.push(name);
+    }
+    pools
+}
+
+fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Pool {
+    let affinity = affinity(report, &at.key("affinity"), yaml.affinity);
+    let balance = match affinity {
+        Affinity::Cookie(_) => Balance::LeastPins,
+        Affinity::Off => Balance::TwoChoices,
+    };
+    Pool {
+        name: name.into(),
+        sessions: yaml.sessions.or(Sessions::Local),
+        balance: yaml.balance.or(balance),
+        affinity,
+        rehome: rehome(yaml.rehome.or(yaml::Rehome::default())),
+        health: health(report, &at.key("health"), yaml.health),
+        retry: retry(yaml.retry.or(yaml::Retry::default())),
+        timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
+        backends: backends(report, &at.key("backends"), yaml.backends),
+    }
+}
+
+fn affinity(report: &Report<'_>, at: &Path<'_>, given: Given<Short<Off, yaml::Affinity>>) -> Affinity {
+    match given.option() {
+        Some(Short::Short(_)) => Affinity::Off,
+        Some(Short::Full(yaml)) => {
+            Affinity::Cookie(cookie(report, &at.key("cookie"), yaml.cookie.or(yaml::Cookie::default())))
+        }
+        None => Affinity::Cookie(cookie(report, &at.key("cookie"), yaml::Cookie::default())),
+    }
+}
+
+fn cookie(report: &Report<'_>, at: &Path<'_>, yaml: yaml::Cookie) -> CookieAffinity {
+    let lives_known = !yaml.idle_timeout.is_wrong() && !yaml.max_lifetime.is_wrong();
+    let idle_given = !yaml.idle_timeout.is_missing();
+    let rules_known = !yaml.secure.is_wrong() && !yaml.path.is_wrong();
+    let cookie = CookieAffinity {
+        name: yaml.name.option().map_or_else(|| "stickpin".into(), |CookieName(name)| name),
+        idle_timeout: non_zero(yaml.idle_timeout, secs(30 * 60)),
+        max_lifetime: non_zero(yaml.max_lifetime, secs(12 * 3600)),
+        domain: yaml.domain.option().map(|CookieDomain(domain)| domain),
+        path: yaml.path.option().map_or_else(|| "/".into(), |CookiePath(path)| path),
+        secure: yaml.secure.or(Secure::Auto),
+        http_only: yaml.http_only.or(true),
+        same_site: yaml.same_site.or(SameSite::Lax),
+        persistent: yaml.persistent.or(false),
+    };
+    if lives_known && cookie.idle_timeout > cookie.max_lifetime {
+        if idle_given {
+            let most = written(cookie.max_lifetime);
+            report.expected(&at.key("idle_timeout"), format!("at most max_lifetime, which is {most}"));
+        } else {
+            let least = written(cookie.idle_timeout);
+            report.expected(&at.key("max_lifetime"), format!("at least idle_timeout, which is {least}"));
+        }
+    }
+    if rules_known {
+        browser_rules(report, at, &cookie);
+    }
+    cookie
+}
+
+/// Combinations that browsers refuse in silence: the client would come back without its pin each time.
+fn browser_rules(report: &Report<'_>, at: &Path<'_>, cookie: &CookieAffinity) {
+    // Browsers ignore the case of the prefixes.
+    let has_prefix =
+        |prefix: &str| cookie.name.get(..prefix.len()).is_some_and(|name| name.eq_ignore_ascii_case(prefix));
+    let is_host_only = has_prefix("__Host-");
+    if cookie.secure == Secure::Never {
+        let why = match cookie.same_site {
+            _ if is_host_only => Some("a name that begins with __Host-"),
+            _ if has_prefix("__Secure-") => Some("a name that begins with __Secure-"),
+            SameSite::None => Some("same_site: none"),
+            SameSite::Lax | SameSite::Strict => None,
+        };
+        if let Some(why) = why {
+            report.expected(&at.key("secure"), format!("always or auto, because browsers ask it of {why}"));
+        }
+    }
+    if is_host_only && cookie.path.as_ref() != "/" {
+        report.expected(&at.key("path"), "/, because browsers ask it of a name that begins with __Host-");
+    }
+    if is_host_only && cookie.domain.is_some() {
+        report
+            .expected(&at.key("domain"), "no domain, because browsers refuse one with a name that begins with __Host-");
+    }
+}
+
+fn rehome(yaml: yaml::Rehome) -> Rehome {
+    Rehome {
+        when_unavailable: yaml.when_unavailable.or(WhenUnavailable::Rehome),
+        wait: time(yaml.wait, secs(0)),
+        hold_home: time(yaml.hold_home, secs(10 * 60)),
+    }
+}
+
+fn retry(yaml: yaml::Retry) -> Retry {
+    Retry {
+        attempts: yaml.attempts.option().map_or(2, |attempts| attempts.get()),
+        body_limit: yaml.body_limit.option().map_or(64 << 10, |limit| limit.bytes()),
+        budget: yaml.budget.or(Percent::new(20.0).expect("20 is within 0 to 100")),
+    }
+}
+
+fn timeouts(yaml: yaml::Timeouts) -> Timeouts {
+    Timeouts {
+        connect: non_zero(yaml.connect, secs(2)),
+        first_byte: non_zero(yaml.first_byte, secs(30)),
+        idle: non_zero(yaml.idle, secs(60)),
+        request: yaml.request.option().map(|NonZeroTime(time)| time),
+        tunnel_idle: non_zero(yaml.tunnel_idle, secs(10 * 60)),
+    }
+}
+
+fn backends(
+    report: &Report<'_>,
+    path: &Path<'_>,
+    given: Given<Vec<Given<Short<BackendAddress, yaml::Backend>>>>,
+) -> Vec<Backend> {
+    not_empty(report, path, &given, "at least one backend");
+    let mut first_at: HashMap<SocketAddr, usize> = HashMap::new();
+    let mut first_named: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut backends = Vec::new();
+    let mut all_known = true;
+    for (index, item) in items(report, path, given, "a backend") {
+        let at = path.item(index);
+        let (address_path, yaml) = match item {
+            Given::Is(Short::Short(address)) => {
+                (at, yaml::Backend { address: Given::Is(address), ..yaml::Backend::default() })
+            }
+            Given::Is(Short::Full(yaml)) => (at.key("address"), yaml),
+            Given::Absent | Given::Empty | Given::Wrong => {
+                all_known = false;
+                continue;
+            }
+        };
+        all_known &= !yaml.weight.is_wrong();
+        let address = report.required(&address_path, yaml.address, "the IP address and port of the backend");
+        let given_name = yaml.name.option().map(|BackendName(name)| name);
+        let first = address.map_or(index, |BackendAddress(address)| *first_at.entry(address).or_insert(index));
+        if first != index {
+            report.expected(&address_path, format!("an address of its own, not that of backends[{first}]"));
+        }
+        let name = given_name.clone().or_else(|| address.map(|BackendAddress(address)| address.to_string().into()));
+        if let Some(name) = &name {
+            let named = *first_named.entry(name.clone()).or_insert(index);
+            // Without a name of its own, the address is to blame, and that was said.
+            if named != index && (given_name.is_some() || first == index) {
+                let name_path = if given_name.is_some() { at.key("name") } else { address_path };
+                report.expected(&name_path, format!("a name of its own, not that of backends[{named}]"));
+            }
+        }
+        let (Some(name), Some(BackendAddress(address))) = (name, address) else {
+            all_known = false;
+            continue;
+        };
+        backends.push(Backend { name, address, weight: yaml.weight.or(Weight::default()) });
+    }
+    if all_known && !backends.is_empty() && backends.iter().all(|backend| backend.weight.get() == 0) {
+        let message =
+            "expected at least one backend with a weight above 0, found none; a new client would have no home";
+        report.wrong(path, message.to_owned());
+    }
+    backends
+}

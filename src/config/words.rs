@@ -1,0 +1,137 @@
+//! The words of the file for values that are one of a few.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{Schema, json_schema};
+
+use super::units::{Scalar, scalar};
+use super::{Balance, SameSite, Secure, Sessions, WhenUnavailable};
+
+/// Gives each variant its word. A `true` or `false` in brackets after it is read as that variant too.
+macro_rules! words {
+    ($vis:vis $type:ident { $($variant:ident = $word:literal $(($also:literal))?),+ $(,)? }) => {
+        impl $type {
+            /// The word used in the file.
+            $vis fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl Scalar for $type {
+            fn expected() -> Cow<'static, str> {
+                list(&[$($word),+]).into()
+            }
+
+            fn schema() -> Schema {
+                json_schema!({ "enum": [$($word,)+ $($($also,)?)+] })
+            }
+
+            fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(Self::expected()),
+                }
+            }
+
+            fn from_bool(value: bool) -> Option<Self> {
+                let words: &[(bool, Self)] = &[$($(($also, Self::$variant),)?)+];
+                words.iter().find(|(also, _)| *also == value).map(|(_, word)| *word)
+            }
+        }
+
+        scalar!($type);
+    };
+}
+
+/// `a, b or c`
+fn list(words: &[&str]) -> String {
+    match words {
+        [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        _ => words.concat(),
+    }
+}
+
+words!(pub Sessions { Local = "local", Replicated = "replicated", Backup = "backup", External = "external" });
+
+words!(pub Balance {
+    LeastPins = "least_pins",
+    LeastRequests = "least_requests",
+    RoundRobin = "round_robin",
+    Random = "random",
+    TwoChoices = "two_choices",
+});
+
+words!(pub WhenUnavailable { Rehome = "rehome", Detour = "detour", Refuse = "refuse" });
+
+words!(pub Secure { Auto = "auto", Always = "always" (true), Never = "never" (false) });
+
+words!(pub SameSite { Lax = "lax", Strict = "strict", None = "none" });
+
+/// The only word of a setting that is otherwise a mapping. YAML 1.1 writes it `false`.
+#[derive(Clone, Copy)]
+pub(super) enum Off {
+    Off,
+}
+
+words!(pub(super) Off { Off = "off" (false) });
+
+/// What to do for a client whose session is lost.
+#[derive(Clone, Copy)]
+pub(super) enum OnSessionLost {
+    Forward,
+}
+
+words!(pub(super) OnSessionLost { Forward = "forward" });
+
+/// Where the access log goes, without the path of a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogTarget {
+    Stdout,
+    Off,
+    File,
+}
+
+words!(pub(super) LogTarget { Stdout = "stdout", Off = "off" (false), File = "file" });
+
+/// The access log in one word.
+#[derive(Clone, Copy)]
+pub(super) enum LogWord {
+    Stdout,
+    Off,
+}
+
+words!(pub(super) LogWord { Stdout = "stdout", Off = "off" (false) });
+
+/// How a probe asks. Methods that change something are not among them.
+#[derive(Clone, Copy)]
+pub(super) enum ProbeMethod {
+    Get,
+    Head,
+    Options,
+}
+
+words!(pub(super) ProbeMethod { Get = "GET", Head = "HEAD", Options = "OPTIONS" });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_word_names_one_value() {
+        assert_eq!(Sessions::from_text("backup"), Ok(Sessions::Backup));
+        assert_eq!(Sessions::from_text("Backup"), Err("local, replicated, backup or external".into()));
+        assert_eq!(Balance::TwoChoices.to_string(), "two_choices");
+        assert_eq!(Secure::from_bool(true), Some(Secure::Always));
+        assert_eq!(SameSite::from_bool(true), None);
+        assert_eq!(OnSessionLost::expected(), "forward");
+    }
+}
