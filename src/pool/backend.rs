@@ -1,0 +1,385 @@
+//! One backend: its identity, and what is known of it for as long as it exists, whatever the file says meanwhile.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use siphasher::sip::SipHasher24;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::active_pins::{ActivePins, Moment, estimate};
+use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, Thresholds};
+use crate::telemetry::counters::BackendCounters;
+
+/// Share of a drained backend's clients that move in a second, where they may.
+const DRAIN_PACE: f64 = 0.05;
+
+/// Which backend: pool and name. The address is a setting, not part of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId {
+    /// The pool's name.
+    pub pool: Arc<str>,
+    /// The backend's name in the pool.
+    pub name: Arc<str>,
+}
+
+impl BackendId {
+    /// A number that every replica and every restart gives to the same backend: SipHash-2-4 under a zero key.
+    pub fn stable_hash(&self) -> u64 {
+        use std::hash::Hasher;
+        let mut hasher = SipHasher24::new();
+        hasher.write(self.pool.as_bytes());
+        hasher.write(&[0]);
+        hasher.write(self.name.as_bytes());
+        hasher.finish()
+    }
+}
+
+impl fmt::Display for BackendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.pool, self.name)
+    }
+}
+
+/// One backend and its state. Shared by all workers and the control plane; outlives reloads.
+pub struct Backend {
+    id: BackendId,
+    stable_hash: u64,
+    /// Dense number, never given twice in one process: workers index their idle connections by it.
+    serial: u32,
+    /// The truth; touched only when something changes.
+    inner: Mutex<Inner>,
+    /// What requests read instead: [`Standing`] packed by [`Standing::pack`], stored while `inner` is locked.
+    standing: AtomicU32,
+    /// Effective weight: the file's, or the operator's order.
+    weight: AtomicU32,
+    in_flight: AtomicU32,
+    /// Clients that used their pin here within the idle time, as last counted by the control plane.
+    active_pins: AtomicU64,
+    /// By worker; made when the first pin is used.
+    pins: Box<[OnceLock<Box<ActivePins>>]>,
+    /// When the drain was ordered, in milliseconds after `known_since` plus one; 0 without a drain.
+    drain_since: AtomicU64,
+    known_since: Instant,
+    /// Notified when a probe should be made now and not at its next turn.
+    probe_now: Notify,
+    /// Notified when the standing changed, for requests that wait for their home.
+    changed: Notify,
+    counters: BackendCounters,
+}
+
+struct Inner {
+    condition: Condition,
+    admin: AdminState,
+    drain: Option<Drain>,
+    file_weight: u32,
+    weight_order: Option<u32>,
+}
+
+/// A drain in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// When it was ordered.
+    pub since: Instant,
+    /// When whoever is left has to go; `None`: never.
+    pub deadline: Option<Instant>,
+}
+
+/// What a request needs to know of a backend, read in one load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Measured.
+    pub health: Health,
+    /// Ordered.
+    pub admin: AdminState,
+    /// Whether its process is gone; only meaningful while unhealthy.
+    pub memory: Memory,
+}
+
+impl Standing {
+    /// Serves clients without a pin, and nothing speaks against it.
+    pub fn is_first_choice(self) -> bool {
+        self.admin == AdminState::Enabled && self.health == Health::Healthy
+    }
+
+    /// Could serve clients without a pin when there is no better one.
+    pub fn is_available_for_new(self) -> bool {
+        self.admin == AdminState::Enabled && self.health != Health::Unhealthy
+    }
+
+    /// Serves the clients pinned to it.
+    pub fn is_available_for_pinned(self) -> bool {
+        self.admin != AdminState::Disabled && self.health != Health::Unhealthy
+    }
+
+    fn pack(self) -> u32 {
+        self.health as u32 | (self.admin as u32) << 8 | (self.memory as u32) << 16
+    }
+
+    fn unpack(bits: u32) -> Self {
+        let health = match bits & 0xff {
+            0 => Health::Starting,
+            1 => Health::Healthy,
+            2 => Health::Suspect,
+            _ => Health::Unhealthy,
+        };
+        let admin = match bits >> 8 & 0xff {
+            0 => AdminState::Enabled,
+            1 => AdminState::Draining,
+            _ => AdminState::Disabled,
+        };
+        let memory = if bits >> 16 == 0 { Memory::MayHold } else { Memory::Gone };
+        Self { health, admin, memory }
+    }
+}
+
+impl Backend {
+    pub(super) fn new(id: BackendId, serial: u32, workers: usize, now: Instant) -> Self {
+        let inner = Inner {
+            condition: Condition::new(now),
+            admin: AdminState::Enabled,
+            drain: None,
+            file_weight: 1,
+            weight_order: None,
+        };
+        let stable_hash = id.stable_hash();
+        let standing = AtomicU32::new(inner.standing().pack());
+        Self {
+            id,
+            stable_hash,
+            serial,
+            inner: Mutex::new(inner),
+            standing,
+            weight: AtomicU32::new(1),
+            in_flight: AtomicU32::new(0),
+            active_pins: AtomicU64::new(0),
+            pins: (0..workers).map(|_| OnceLock::new()).collect(),
+            drain_since: AtomicU64::new(0),
+            known_since: now,
+            probe_now: Notify::new(),
+            changed: Notify::new(),
+            counters: BackendCounters::new(workers),
+        }
+    }
+
+    /// Pool and name.
+    pub fn id(&self) -> &BackendId {
+        &self.id
+    }
+
+    /// See [`BackendId::stable_hash`].
+    pub fn stable_hash(&self) -> u64 {
+        self.stable_hash
+    }
+
+    /// Dense number, unique in this process.
+    pub fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    /// Health and admin state in one load.
+    pub fn standing(&self) -> Standing {
+        // Acquire pairs with the release in `publish`: who sees the state sees what led to it.
+        Standing::unpack(self.standing.load(Ordering::Acquire))
+    }
+
+    /// Effective weight: what the operator ordered, else what the file says.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// Requests sent whose reply has not fully ended, over all workers.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts one request more; whoever calls it keeps a guard that calls [`Backend::end_request`].
+    pub fn begin_request(&self) {
+        // Relaxed: the count is a load figure, nothing is published through it.
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one request less.
+    pub fn end_request(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Clients that used their pin here within the idle time, as last counted.
+    pub fn active_pins(&self) -> u64 {
+        self.active_pins.load(Ordering::Relaxed)
+    }
+
+    /// Set by whoever counts.
+    pub fn set_active_pins(&self, pins: u64) {
+        self.active_pins.store(pins, Ordering::Relaxed);
+    }
+
+    /// A client was pinned here: counted at once, so that clients that come in the same second spread; the next count
+    /// sets it right.
+    pub fn pinned_one(&self) {
+        self.active_pins.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a pin was used here. Only the worker of this number may call it.
+    pub fn record_pin(&self, worker: usize, pin_id: u64, now: Instant, idle_timeout: Duration) {
+        let moment = Moment::new(now.duration_since(self.known_since), idle_timeout);
+        self.pins[worker].get_or_init(Box::default).record(pin_id, moment);
+    }
+
+    /// Counts the pins used within the idle time, over all workers. Some ten microseconds a worker.
+    pub fn count_active_pins(&self, now: Instant, idle_timeout: Duration) {
+        let moment = Moment::new(now.duration_since(self.known_since), idle_timeout);
+        let pins = estimate(self.pins.iter().filter_map(|pins| pins.get()).map(|pins| &**pins), moment);
+        self.set_active_pins(pins.round() as u64);
+    }
+
+    /// Counters of this backend.
+    pub fn counters(&self) -> &BackendCounters {
+        &self.counters
+    }
+
+    /// Takes an observation into account; a change is logged here, once, and wakes whoever waits for it.
+    pub fn observe(&self, evidence: Evidence, thresholds: Thresholds, now: Instant) -> Option<Change> {
+        let change = {
+            let mut inner = self.lock();
+            let change = inner.condition.observe(evidence, thresholds, now);
+            self.publish(&inner);
+            change
+        };
+        if matches!(evidence, Evidence::TrafficFailed(_)) && self.standing().health != Health::Unhealthy {
+            self.probe_now.notify_one();
+        }
+        if let Some(change) = change {
+            self.log(change);
+            self.changed.notify_waiters();
+        }
+        change
+    }
+
+    /// Marks the backend healthy without a probe, for pools that have none.
+    pub fn assume_healthy(&self, now: Instant) {
+        if self.standing().health != Health::Healthy {
+            self.observe(Evidence::ProbeOk, Thresholds { healthy_after: 1, unhealthy_after: 1 }, now);
+        }
+    }
+
+    /// Waits until somebody wants a probe before its turn.
+    pub async fn probe_wanted(&self) {
+        self.probe_now.notified().await;
+    }
+
+    /// Waits for the next change of standing. Create the future before looking at [`Backend::standing`].
+    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// The operator's order.
+    pub fn set_admin_state(&self, admin: AdminState, deadline: Option<Instant>, now: Instant) {
+        let before = {
+            let mut inner = self.lock();
+            let before = std::mem::replace(&mut inner.admin, admin);
+            inner.drain = match (admin, inner.drain) {
+                // Ordered again: the deadline may be new, the drain is not.
+                (AdminState::Draining, Some(drain)) => Some(Drain { deadline, ..drain }),
+                (AdminState::Draining, None) => Some(Drain { since: now, deadline }),
+                (AdminState::Enabled | AdminState::Disabled, _) => None,
+            };
+            self.publish(&inner);
+            before
+        };
+        if before != admin {
+            tracing::info!(
+                pool = &*self.id.pool,
+                backend = &*self.id.name,
+                from = before.as_str(),
+                to = admin.as_str(),
+                "admin state changed"
+            );
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// The drain in progress, if there is one. Takes a lock: not for every request.
+    pub fn drain(&self) -> Option<Drain> {
+        self.lock().drain
+    }
+
+    /// When health last changed.
+    pub fn health_changed_at(&self) -> Instant {
+        self.lock().condition.changed_at()
+    }
+
+    /// What the file says. A weight ordered by the operator holds until the file's own weight changes.
+    pub fn set_file_weight(&self, weight: u32) {
+        let mut inner = self.lock();
+        if inner.file_weight != weight {
+            inner.file_weight = weight;
+            inner.weight_order = None;
+        }
+        self.publish(&inner);
+    }
+
+    /// The operator's order; `None` takes it back.
+    pub fn order_weight(&self, weight: Option<u32>) {
+        let mut inner = self.lock();
+        inner.weight_order = weight;
+        self.publish(&inner);
+    }
+
+    /// The weight that the operator ordered, and the file's weight it stands in for.
+    pub fn weight_order(&self) -> Option<(u32, u32)> {
+        let inner = self.lock();
+        inner.weight_order.map(|order| (order, inner.file_weight))
+    }
+
+    /// Whether a drain that moves its clients has come to this one: a twentieth of them a second, in an order that every
+    /// replica derives from the pin alone.
+    pub fn is_turn_to_leave(&self, pin_id: u64, now: Instant) -> bool {
+        let Some(since) = self.drain_since.load(Ordering::Relaxed).checked_sub(1) else { return false };
+        let drained_for = now.duration_since(self.known_since).saturating_sub(Duration::from_millis(since));
+        // The upper half of a product with an odd constant (splitmix64's) spreads ids that are not random, too.
+        let turn = (pin_id ^ self.stable_hash).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        (turn as f64) < drained_for.as_secs_f64() * DRAIN_PACE * f64::from(u32::MAX)
+    }
+
+    fn publish(&self, inner: &Inner) {
+        let drain_since = inner.drain.map_or(0, |drain| {
+            u64::try_from(drain.since.duration_since(self.known_since).as_millis()).unwrap_or(u64::MAX - 1) + 1
+        });
+        self.drain_since.store(drain_since, Ordering::Relaxed);
+        self.weight.store(inner.weight_order.unwrap_or(inner.file_weight), Ordering::Relaxed);
+        self.standing.store(inner.standing().pack(), Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every holder only assigns plain values, so a poisoned lock still guards a consistent state.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log(&self, change: Change) {
+        let (pool, backend) = (&*self.id.pool, &*self.id.name);
+        let (from, to) = (change.from.as_str(), change.to.as_str());
+        let cause = change.cause.map(|failure| failure.as_str());
+        let gone = self.standing().memory == Memory::Gone;
+        match change.to {
+            Health::Unhealthy => tracing::warn!(pool, backend, from, to, cause, gone, "health changed"),
+            Health::Starting | Health::Suspect | Health::Healthy => {
+                tracing::info!(pool, backend, from, to, cause, "health changed");
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn standing(&self) -> Standing {
+        Standing { health: self.condition.health(), admin: self.admin, memory: self.condition.memory() }
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend").field("id", &self.id).field("standing", &self.standing()).finish_non_exhaustive()
+    }
+}

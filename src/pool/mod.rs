@@ -1,0 +1,31 @@
+//! Backends and what is known of them: the state that requests and the control plane share.
+
+pub mod condition;
+
+pub mod sessions;
+
+pub mod backend;
+
+pub mod registry;
+
+pub mod heir;
+
+pub mod active_pins;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub use active_pins::ActivePins;
+pub use backend::{Backend, BackendId, Drain, Standing};
+pub use condition::{AdminState, Evidence, Failure, Health, Memory, Thresholds};
+pub use heir::heir;
+pub use registry::Registry;
+
+/// A backend as one snapshot sees it: its lasting state, and the settings of this generation.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Identity and state.
+    pub backend: Arc<Backend>,
+    /// Where to connect.
+    pub address: SocketAddr,
+}

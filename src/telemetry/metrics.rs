@@ -1,0 +1,402 @@
+//! The text of `/metrics`: names, labels and help of every metric, made from the counters when somebody scrapes.
+//!
+//! Counters of the request path are sharded by worker and know nothing of names; they meet their names here. Whatever
+//! stands right of `telemetry` in the import rule comes in as plain words and numbers in a [`Scrape`].
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeGaugeValue, EncodeLabelValue, LabelValueEncoder, MetricEncoder, NoLabelSet, text,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::counters::{DURATION_BOUNDS_US, PoolCounters};
+use super::words::{PinVerdict, Placement, RetryReason};
+
+/// Media type of the text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const PREFIX: &str = "stickpin";
+
+/// Everything that one scrape shows.
+#[derive(Debug)]
+pub struct Scrape {
+    /// In the order of the file.
+    pub pools: Vec<PoolScrape>,
+    /// Open client connections.
+    pub listeners: Vec<ListenerScrape>,
+    /// Reloads that took effect.
+    pub reloads_ok: u64,
+    /// Reloads that changed nothing.
+    pub reloads_failed: u64,
+    /// Lines of the access log that nobody will read.
+    pub access_log_dropped: u64,
+    /// When the process started.
+    pub started: SystemTime,
+    /// Version of the program.
+    pub version: &'static str,
+}
+
+/// One pool.
+#[derive(Debug)]
+pub struct PoolScrape {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its counters.
+    pub counters: Arc<PoolCounters>,
+    /// In the order of the file.
+    pub backends: Vec<BackendScrape>,
+}
+
+/// One backend, its counters already added up.
+#[derive(Debug)]
+pub struct BackendScrape {
+    /// Its name in the pool.
+    pub name: Arc<str>,
+    /// Replies by code label.
+    pub replies: Vec<(String, u64)>,
+    /// Connections opened.
+    pub connections_new: u64,
+    /// Requests sent over a connection that was already open.
+    pub connections_reused: u64,
+    /// Clients that used their pin here within the idle time.
+    pub active_pins: u64,
+    /// Requests whose reply has not fully ended.
+    pub in_flight: u32,
+    /// Every state's word, and whether it is the current one.
+    pub health: [(&'static str, bool); 4],
+}
+
+/// One listener.
+#[derive(Debug)]
+pub struct ListenerScrape {
+    /// Its address.
+    pub listener: String,
+    /// Open client connections.
+    pub connections: usize,
+}
+
+impl Scrape {
+    /// The text, of media type [`CONTENT_TYPE`].
+    pub fn into_text(self) -> String {
+        let mut registry = Registry::with_prefix(PREFIX);
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        text::encode(&mut text, &registry).expect("writing to a string does not fail, and every gauge fits an i64");
+        text
+    }
+
+    fn requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests answered, by the backend that did; without one when Stickpin answered itself.";
+        let mut metric = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
+        for pool in &self.pools {
+            for (code, count) in pool.counters.own_replies() {
+                let code = code.to_string();
+                counter(&mut metric, [("pool", &*pool.name), ("backend", ""), ("code", &*code)], count)?;
+            }
+            for backend in &pool.backends {
+                for (code, count) in &backend.replies {
+                    let labels = [("pool", &*pool.name), ("backend", &*backend.name), ("code", &**code)];
+                    counter(&mut metric, labels, *count)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "From the request's head to the last byte of its reply.";
+        let mut metric =
+            encoder.encode_descriptor("request_duration", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for pool in &self.pools {
+            let counts = pool.counters.durations();
+            // The encoder adds up the counts itself, and takes the largest number for infinity.
+            let bounds = DURATION_BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
+            let sum = pool.counters.duration_sum().as_secs_f64();
+            let labels = [("pool", Escaped(&pool.name))];
+            let mut series = metric.encode_family(&labels)?;
+            series.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    /// Every placement of every pool, zero or not: a series that appears with its first count hides that count.
+    fn placements(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests by what was decided for them, and why.";
+        let mut metric = encoder.encode_descriptor("placements", help, None, MetricType::Counter)?;
+        for pool in &self.pools {
+            for (placement, count) in Placement::ALL.into_iter().zip(pool.counters.placements()) {
+                let (word, reason) = (placement.as_str(), placement.reason());
+                counter(&mut metric, [("pool", &*pool.name), ("placement", word), ("reason", reason)], count)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rehomes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Pins that moved to another backend.";
+        let mut metric = encoder.encode_descriptor("rehomes", help, None, MetricType::Counter)?;
+        for pool in &self.pools {
+            let mut rehomes = pool.counters.rehomes();
+            rehomes.sort_unstable_by(|((from, to, why), _), ((from2, to2, why2), _)| {
+                (from, to, why.as_str()).cmp(&(from2, to2, why2.as_str()))
+            });
+            for ((from, to, reason), count) in rehomes {
+                let labels = [("pool", &*pool.name), ("from", &*from), ("to", &*to), ("reason", reason.as_str())];
+                counter(&mut metric, labels, count)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn verdicts(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests by what the presented pin turned out to be.";
+        let mut metric = encoder.encode_descriptor("pin_verdicts", help, None, MetricType::Counter)?;
+        for pool in &self.pools {
+            for (verdict, count) in PinVerdict::ALL.into_iter().zip(pool.counters.verdicts()) {
+                counter(&mut metric, [("pool", &*pool.name), ("verdict", verdict.as_str())], count)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn retries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Attempts after the first.";
+        let mut metric = encoder.encode_descriptor("retries", help, None, MetricType::Counter)?;
+        for pool in &self.pools {
+            for (reason, count) in RetryReason::ALL.into_iter().zip(pool.counters.retries()) {
+                counter(&mut metric, [("pool", &*pool.name), ("reason", reason.as_str())], count)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sessions_lost(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Pins whose session was lost with their home.";
+        let mut metric = encoder.encode_descriptor("sessions_lost", help, None, MetricType::Counter)?;
+        for pool in &self.pools {
+            counter(&mut metric, [("pool", &*pool.name)], pool.counters.sessions_lost())?;
+        }
+        Ok(())
+    }
+
+    fn active_pins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Clients that used their pin within the idle timeout.";
+        let mut metric = encoder.encode_descriptor("active_pins", help, None, MetricType::Gauge)?;
+        for (pool, backend) in self.backends() {
+            gauge(&mut metric, [("pool", pool), ("backend", &*backend.name)], &backend.active_pins)?;
+        }
+        Ok(())
+    }
+
+    fn health(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "1 for the state that the backend is in, 0 for the others.";
+        let mut metric = encoder.encode_descriptor("backend_health", help, None, MetricType::Gauge)?;
+        for (pool, backend) in self.backends() {
+            for (state, current) in backend.health {
+                let labels = [("pool", pool), ("backend", &*backend.name), ("state", state)];
+                gauge(&mut metric, labels, &u32::from(current))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn in_flight(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests sent to the backend whose reply has not fully ended.";
+        let mut metric = encoder.encode_descriptor("backend_in_flight", help, None, MetricType::Gauge)?;
+        for (pool, backend) in self.backends() {
+            gauge(&mut metric, [("pool", pool), ("backend", &*backend.name)], &backend.in_flight)?;
+        }
+        Ok(())
+    }
+
+    fn backend_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests by whether their connection was open already; without reuse, connections opened.";
+        let mut metric = encoder.encode_descriptor("backend_connections", help, None, MetricType::Counter)?;
+        for (pool, backend) in self.backends() {
+            for (reused, count) in [("false", backend.connections_new), ("true", backend.connections_reused)] {
+                counter(&mut metric, [("pool", pool), ("backend", &*backend.name), ("reused", reused)], count)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Reloads of the configuration; a failed one changed nothing.";
+        let mut metric = encoder.encode_descriptor("reloads", help, None, MetricType::Counter)?;
+        counter(&mut metric, [("result", "ok")], self.reloads_ok)?;
+        counter(&mut metric, [("result", "failed")], self.reloads_failed)?;
+
+        let mut metric =
+            encoder.encode_descriptor("connections", "Open client connections.", None, MetricType::Gauge)?;
+        for listener in &self.listeners {
+            gauge(&mut metric, [("listener", &*listener.listener)], &listener.connections)?;
+        }
+
+        let help = "Lines of the access log dropped because they could not be written fast enough, or at all.";
+        let mut metric = encoder.encode_descriptor("access_log_dropped", help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, f64>(&self.access_log_dropped, None)?;
+
+        let help = "The version of the program.";
+        let mut metric = encoder.encode_descriptor("build", help, None, MetricType::Info)?;
+        metric.encode_info(&[("version", Escaped(self.version))])?;
+
+        let help = "When the process started, in Unix time.";
+        let mut metric =
+            encoder.encode_descriptor("process_start_time", help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        metric.encode_gauge(&self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
+    }
+
+    /// Every backend with the name of its pool.
+    fn backends(&self) -> impl Iterator<Item = (&str, &BackendScrape)> {
+        self.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| (&*pool.name, backend)))
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.requests(&mut encoder)?;
+        self.durations(&mut encoder)?;
+        self.placements(&mut encoder)?;
+        self.rehomes(&mut encoder)?;
+        self.verdicts(&mut encoder)?;
+        self.retries(&mut encoder)?;
+        self.sessions_lost(&mut encoder)?;
+        self.active_pins(&mut encoder)?;
+        self.health(&mut encoder)?;
+        self.in_flight(&mut encoder)?;
+        self.backend_connections(&mut encoder)?;
+        self.process(&mut encoder)
+    }
+}
+
+/// One sample of a counter. The encoder adds the `_total` to its name.
+fn counter<const N: usize>(metric: &mut MetricEncoder<'_>, labels: [(&str, &str); N], count: u64) -> fmt::Result {
+    metric.encode_family(&escaped(labels))?.encode_counter::<NoLabelSet, _, f64>(&count, None)
+}
+
+fn gauge<const N: usize>(
+    metric: &mut MetricEncoder<'_>,
+    labels: [(&str, &str); N],
+    value: &impl EncodeGaugeValue,
+) -> fmt::Result {
+    metric.encode_family(&escaped(labels))?.encode_gauge(value)
+}
+
+fn escaped<'a, const N: usize>(labels: [(&'a str, &'a str); N]) -> [(&'a str, Escaped<'a>); N] {
+    labels.map(|(key, value)| (key, Escaped(value)))
+}
+
+/// A label value as the format wants it; `prometheus_client` writes values as they are.
+#[derive(Debug)]
+struct Escaped<'a>(&'a str);
+
+impl EncodeLabelValue for Escaped<'_> {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(['\\', '"', '\n']) {
+            encoder.write_str(&rest[..at])?;
+            encoder.write_str(match rest.as_bytes()[at] {
+                b'\n' => r"\n",
+                b'"' => r#"\""#,
+                _ => r"\\",
+            })?;
+            rest = &rest[at + 1..];
+        }
+        encoder.write_str(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::telemetry::counters::BackendCounters;
+    use crate::telemetry::words::{DetourReason, RehomeReason};
+
+    fn backend(name: &str, counters: &BackendCounters) -> BackendScrape {
+        let (connections_new, connections_reused) = counters.connections();
+        BackendScrape {
+            name: name.into(),
+            replies: counters.replies(),
+            connections_new,
+            connections_reused,
+            active_pins: 41,
+            in_flight: 2,
+            health: [("starting", false), ("healthy", true), ("suspect", false), ("unhealthy", false)],
+        }
+    }
+
+    fn scrape() -> Scrape {
+        let counters = PoolCounters::new(2);
+        let (first, second) = (counters.shard(0), counters.shard(1));
+        first.placed(Placement::New);
+        second.placed(Placement::New);
+        second.placed(Placement::Detour(DetourReason::Busy));
+        second.placed(Placement::Rehomed(RehomeReason::Gone));
+        counters.rehomed(&"app2".into(), &"app1".into(), RehomeReason::Gone);
+        counters.rehomed(&"app0".into(), &"app1".into(), RehomeReason::Removed);
+        first.judged(PinVerdict::None);
+        second.judged(PinVerdict::Forged);
+        second.retried(RetryReason::Connect);
+        second.sessions_lost.add(1);
+        first.replied_itself(503);
+        first.took(Duration::from_micros(200));
+        second.took(Duration::from_millis(2));
+        second.took(Duration::from_secs(31));
+        let app1 = BackendCounters::new(2);
+        app1.shard(0).replied(200);
+        app1.shard(1).replied(200);
+        app1.shard(1).replied(418);
+        app1.shard(0).connections_new.add(1);
+        app1.shard(1).connections_reused.add(2);
+        Scrape {
+            pools: vec![PoolScrape {
+                name: "shop".into(),
+                counters: Arc::new(counters),
+                backends: vec![backend("app1", &app1)],
+            }],
+            listeners: vec![ListenerScrape { listener: "0.0.0.0:8080".to_owned(), connections: 3 }],
+            reloads_ok: 4,
+            reloads_failed: 1,
+            access_log_dropped: 7,
+            started: UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
+            version: "0.1.0",
+        }
+    }
+
+    #[test]
+    fn the_whole_text_is_as_expected() {
+        assert_eq!(scrape().into_text(), EXPECTED);
+    }
+
+    #[test]
+    fn a_name_cannot_break_out_of_its_label() {
+        let mut scrape = scrape();
+        scrape.pools[0].name = "a\\b\"c\nd é".into();
+        let text = scrape.into_text();
+        assert!(text.contains(r#"stickpin_sessions_lost_total{pool="a\\b\"c\nd é"} 1"#), "{text}");
+    }
+
+    #[test]
+    fn a_fresh_process_shows_every_placement_and_verdict_as_zero() {
+        let mut scrape = scrape();
+        scrape.pools[0].counters = Arc::new(PoolCounters::new(1));
+        let text = scrape.into_text();
+        for placement in Placement::ALL {
+            let (word, reason) = (placement.as_str(), placement.reason());
+            let line =
+                format!("stickpin_placements_total{{pool=\"shop\",placement=\"{word}\",reason=\"{reason}\"}} 0\n");
+            assert!(text.contains(&line), "{line}");
+        }
+        assert_eq!(text.matches("stickpin_pin_verdicts_total{").count(), PinVerdict::ALL.len());
+    }
+
+    const EXPECTED: &str = include_str!("../../tests/golden/metrics.txt");
+}
