@@ -1,0 +1,224 @@
+//! One client connection: its socket as hyper sees it, and its life from the first byte to the last.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::proxy::client_connection::{ClientConnection, Phase};
+use crate::proxy::forward::tunnel;
+
+/// How much is read from a client at once.
+const READ_SIZE: usize = 64 * 1024;
+
+/// The smallest buffer hyper accepts.
+const MIN_BUFFER: usize = 8 * 1024;
+
+const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// What all connections of one worker share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Everything from a client passes through here on its way to hyper, so that it can be looked at.
+    scratch: RefCell<Box<[u8]>>,
+    /// Connections are to end after their current request.
+    pub closing: Cell<bool>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { scratch: RefCell::new(vec![0; READ_SIZE].into_boxed_slice()), closing: Cell::new(false) }
+    }
+}
+
+/// How a connection ended, as far as it takes a decision.
+enum End {
+    /// hyper is done with it.
+    Over(Result<(), hyper::Error>),
+    /// Its deadline passed.
+    Late(Phase),
+}
+
+/// Serves requests on one connection until it ends, the worker is closing, or a deadline passes.
+///
+/// `handle` answers one request; `head_limit` bounds a request's head in bytes.
+pub async fn serve<H, F, B>(
+    io: TcpStream,
+    client: Rc<ClientConnection>,
+    shared: Rc<Shared>,
+    head_limit: usize,
+    handle: H,
+) where
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let service = service_fn(|request| {
+        let reply = handle(request);
+        async move { Ok::<_, std::convert::Infallible>(reply.await) }
+    });
+    let io = ClientIo { io, client: Rc::clone(&client), shared: Rc::clone(&shared), is_clean: true };
+    let mut connection = http1::Builder::new()
+        .max_header_size(head_limit)
+        .max_buf_size(head_limit.max(MIN_BUFFER))
+        .serve_connection(io, &service);
+    let mut was_told = false;
+    let end = poll_fn(|cx| {
+        if shared.closing.get() && !was_told {
+            was_told = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(End::Over(result));
+        }
+        match client.phase() {
+            Phase::Request => Poll::Pending,
+            phase => client.deadline.poll(cx).map(|()| End::Late(phase)),
+        }
+    })
+    .await;
+    let parts = connection.into_parts();
+    let mut io = parts.io.io;
+    match end {
+        End::Over(Ok(())) => {
+            if let Some(tunnel) = client.take_tunnel() {
+                run_tunnel(io, parts.read_buf, &client, tunnel).await;
+            }
+        }
+        End::Over(Err(error)) => {
+            tracing::debug!(peer = %client.peer, error = %chain(&error), "client connection failed");
+            if client.is_broken() {
+                reset(&io);
+            }
+        }
+        End::Late(Phase::Head) if client.has_received_any() => {
+            // Best effort: whoever is this slow may be gone.
+            let _ = tokio::time::timeout(Duration::from_secs(1), io.write_all(REQUEST_TIMEOUT)).await;
+        }
+        End::Late(Phase::Reply) => reset(&io),
+        End::Late(Phase::Idle | Phase::Head | Phase::Request) => {}
+    }
+}
+
+async fn run_tunnel(
+    io: TcpStream,
+    early: Bytes,
+    client: &ClientConnection,
+    tunnel: crate::proxy::client_connection::Tunnel,
+) {
+    let result = tunnel::run(io, early, tunnel.backend, &client.deadline, tunnel.idle).await;
+    if let Err(error) = result {
+        tracing::debug!(peer = %client.peer, %error, "tunnel ended");
+    }
+    drop(tunnel.slot);
+}
+
+/// Makes closing this socket a reset: its peer must not take the end of the stream for the end of the reply.
+fn reset(io: &TcpStream) {
+    // Fails only on a socket that is broken already, which is a reset for the peer as well.
+    let _ = SockRef::from(io).set_linger(Some(Duration::ZERO));
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// A client's socket. Notes what comes in, and writes 1xx heads, which hyper does not, when it is their turn.
+struct ClientIo {
+    io: TcpStream,
+    client: Rc<ClientConnection>,
+    shared: Rc<Shared>,
+    /// Everything that hyper had to write has been written, so this is a place between two messages.
+    is_clean: bool,
+}
+
+impl ClientIo {
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut interim = self.client.interim().borrow_mut();
+        while !interim.is_empty() {
+            let count = ready!(Pin::new(&mut self.io).poll_write(cx, &interim))?;
+            interim.drain(..count);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Read for ClientIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let mut scratch = this.shared.scratch.borrow_mut();
+        let room = cursor.remaining().min(scratch.len());
+        let mut buffer = ReadBuf::new(&mut scratch[..room]);
+        ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer))?;
+        if !buffer.filled().is_empty() {
+            this.client.received(buffer.filled());
+            cursor.put_slice(buffer.filled());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for ClientIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_clean {
+            ready!(self.poll_interim(cx))?;
+            self.is_clean = false;
+        }
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf));
+        self.client.reply_moved();
+        Poll::Ready(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_clean {
+            ready!(self.poll_interim(cx))?;
+            self.is_clean = false;
+        }
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs));
+        self.client.reply_moved();
+        Poll::Ready(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes once its own buffer is empty.
+        self.is_clean = true;
+        self.poll_interim(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,228 @@
+//! Accepting: limits, trouble with file descriptors, and spreading connections over the workers.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+/// Connections the kernel keeps for us until we accept them.
+const BACKLOG: i32 = 4096;
+
+/// How long accepting pauses when there is no room or no file descriptor.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Up to this many connections a worker gives away any that another has less of; beyond it only when it has a quarter
+/// more than the least busy one, since handing over costs two system calls.
+const EVEN_UP_TO: usize = 64;
+
+/// One address, accepted on by every worker.
+#[derive(Debug)]
+pub struct Listening {
+    /// As bound; port 0 has become a real one.
+    pub address: SocketAddr,
+    /// Open client connections, over all workers.
+    pub connections: Arc<AtomicUsize>,
+    /// Accepting pauses beyond this many.
+    pub max_connections: usize,
+}
+
+/// Opens a socket for one worker. The first one of an address with port 0 decides the port for the others.
+///
+/// # Errors
+/// When the address cannot be bound, another process holding it included.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A connection on its way to the worker that will serve it.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket, registered with no runtime.
+    pub io: std::net::TcpStream,
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// Index of the listener.
+    pub listener: usize,
+    /// Counts the connection until dropped.
+    pub counted: Counted,
+}
+
+/// Counts one connection at its listener and its worker.
+#[derive(Debug)]
+pub struct Counted {
+    listener: Arc<AtomicUsize>,
+    worker: Arc<Load>,
+}
+
+impl Counted {
+    fn new(listener: &Arc<AtomicUsize>, worker: &Arc<Load>) -> Self {
+        // Relaxed: figures for limits and balance, nothing is published through them.
+        listener.fetch_add(1, Ordering::Relaxed);
+        worker.0.fetch_add(1, Ordering::Relaxed);
+        Self { listener: Arc::clone(listener), worker: Arc::clone(worker) }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.listener.fetch_sub(1, Ordering::Relaxed);
+        self.worker.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Connections of one worker, on a cache line of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Load(AtomicUsize);
+
+/// Where each worker takes connections that others accepted.
+#[derive(Clone, Debug)]
+pub struct Inboxes {
+    workers: Arc<[(Arc<Load>, mpsc::UnboundedSender<Accepted>)]>,
+}
+
+impl Inboxes {
+    /// For this many workers, with the receiving ends in order. Bounded by the listeners' connection limits.
+    pub fn new(workers: usize) -> (Self, Vec<mpsc::UnboundedReceiver<Accepted>>) {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers)
+            .map(|_| {
+                let (sender, receiver) = mpsc::unbounded_channel();
+                ((Arc::new(Load::default()), sender), receiver)
+            })
+            .unzip();
+        (Self { workers: senders.into() }, receivers)
+    }
+
+    /// The worker that should serve a connection accepted by `acceptor`.
+    fn target(&self, acceptor: usize) -> usize {
+        let load = |worker: usize| self.workers[worker].0.0.load(Ordering::Relaxed);
+        let mine = load(acceptor);
+        let least = (0..self.workers.len()).min_by_key(|worker| load(*worker)).unwrap_or(acceptor);
+        let is_uneven = if mine <= EVEN_UP_TO { mine > load(least) } else { mine > load(least) + load(least) / 4 };
+        if is_uneven { least } else { acceptor }
+    }
+}
+
+/// Accepts until `closing` resolves; then takes what the kernel has queued already, and stops listening.
+pub async fn run(
+    listener: TcpListener,
+    (index, listening): (usize, &Listening),
+    (worker, inboxes): (usize, &Inboxes),
+    closing: impl Future<Output = ()>,
+) {
+    let mut closing = std::pin::pin!(closing);
+    let mut is_closing = false;
+    let mut trouble = Trouble::default();
+    loop {
+        if listening.connections.load(Ordering::Relaxed) >= listening.max_connections && !is_closing {
+            trouble.tell(listening.address, "the connection limit is reached; accepting pauses");
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => continue,
+                () = &mut closing => { is_closing = true; continue },
+            }
+        }
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = &mut closing, if !is_closing => { is_closing = true; continue },
+            // Nothing is queued any more, and closing the socket would reset what is.
+            () = std::future::ready(()), if is_closing => return,
+        };
+        match accepted {
+            Ok((io, peer)) => {
+                trouble.is_over();
+                hand_over(io, peer, (index, listening), (worker, inboxes));
+            }
+            Err(error) if is_clients_doing(&error) => {}
+            Err(error) => {
+                trouble.tell(listening.address, &format!("accepting pauses: {error}"));
+                tokio::time::sleep(PAUSE).await;
+                if is_closing {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn hand_over(
+    io: TcpStream,
+    peer: SocketAddr,
+    (index, listening): (usize, &Listening),
+    (worker, inboxes): (usize, &Inboxes),
+) {
+    // Replies are written whole; waiting for more would only delay them. A broken socket tells so later.
+    let _ = io.set_nodelay(true);
+    let target = inboxes.target(worker);
+    let (load, inbox) = &inboxes.workers[target];
+    let counted = Counted::new(&listening.connections, load);
+    if let Ok(io) = io.into_std() {
+        // Fails only when that worker has ended, and then we all are about to.
+        let _ = inbox.send(Accepted { io, peer, listener: index, counted });
+    }
+}
+
+/// Errors of one connection that was gone before it was accepted.
+fn is_clients_doing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// Says once that something is wrong, until it is over.
+#[derive(Default)]
+struct Trouble {
+    was_told: bool,
+}
+
+impl Trouble {
+    fn tell(&mut self, address: SocketAddr, what: &str) {
+        if !std::mem::replace(&mut self.was_told, true) {
+            tracing::warn!(listener = %address, "{what}");
+        }
+    }
+
+    fn is_over(&mut self) {
+        self.was_told = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_gives_away_what_another_has_less_of() {
+        let (inboxes, _receivers) = Inboxes::new(3);
+        let load =
+            |worker: usize, connections: usize| inboxes.workers[worker].0.0.store(connections, Ordering::Relaxed);
+        assert_eq!(inboxes.target(1), 1, "all are idle");
+        load(1, 1);
+        assert_eq!(inboxes.target(1), 0);
+        load(0, 1);
+        assert_eq!(inboxes.target(1), 2);
+        assert_eq!(inboxes.target(2), 2);
+        for (worker, connections) in [(0, 100), (1, 110), (2, 120)] {
+            load(worker, connections);
+        }
+        assert_eq!(inboxes.target(2), 2, "a small difference is not worth a hand-over");
+        load(2, 130);
+        assert_eq!(inboxes.target(2), 0);
+    }
+}

@@ -1,0 +1,296 @@
+//! Attempt after attempt until a backend replies: where each goes, and when there may be another.
+//!
+//! A retry is a detour, never a rehome: only what is known of the home moves a pin. When nothing was sent, any method may
+//! be tried elsewhere; when the connection broke before the first byte of the reply, idempotent methods; else none.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, Version, header};
+use tokio::time::Instant;
+
+use super::balance::Tried;
+use super::client_connection::ClientConnection;
+use super::error::ProxyError;
+use super::forward::{
+    AttemptError, Begun, Exchange, HeadError, Outgoing, ReplyHead, RequestBody, RequestHead, expects_continue,
+    is_idempotent,
+};
+use super::view::{Slot, View};
+use super::visit::{Destination, Next, Visit};
+use super::{Journal, Proxy, Target};
+use crate::pool::{Backend, Evidence, Thresholds};
+use crate::telemetry::words::{Placement, RetryReason};
+
+/// How often a home that is waited for is asked again.
+const WAIT_STEP: Duration = Duration::from_millis(50);
+
+/// One request, as all its attempts see it.
+pub(super) struct Request<'a> {
+    pub(super) view: &'a Rc<View>,
+    pub(super) client: &'a Rc<ClientConnection>,
+    pub(super) parts: &'a Parts,
+    pub(super) target: Target<'a>,
+    /// Index of the pool.
+    pub(super) pool: usize,
+}
+
+/// A reply, and what it takes to pass it on.
+pub(super) struct Served {
+    pub(super) head: ReplyHead,
+    pub(super) exchange: Exchange,
+    pub(super) slot: Slot,
+    pub(super) pool: usize,
+    pub(super) visit: Visit,
+}
+
+impl Proxy {
+    /// Tries backends until one replies.
+    pub(super) async fn attempt(
+        &self,
+        request: &Request<'_>,
+        mut visit: Visit,
+        mut body: RequestBody,
+        journal: &mut Journal,
+    ) -> Result<Served, ProxyError> {
+        let pool = request.view.pool(request.pool);
+        let local = request.view.local(request.pool);
+        let retry = pool.settings.retry;
+        local.earn_retry();
+        journal.pin = visit.pin_id();
+        let mut tried = Tried::default();
+        let mut wait = Wait::new(pool.settings.rehome.wait);
+        let mut failed = None;
+        let mut retries = 0;
+        loop {
+            let next = {
+                let (mut balancer, mut rng) = (local.balancer.borrow_mut(), self.rng.borrow_mut());
+                visit.next(pool, &mut balancer, &tried, wait.is_over(), &mut rng, Instant::now())
+            };
+            let destination = match next {
+                Next::Go(destination) => destination,
+                Next::Wait { home } => {
+                    wait.step(&pool.members[home].backend).await;
+                    // After a wait the home may be tried again, however often it has failed before.
+                    tried.remove(home);
+                    continue;
+                }
+                Next::Refuse => {
+                    journal.placement = Some(Placement::Refused);
+                    return Err(ProxyError::Refused);
+                }
+                Next::Nobody => return Err(failed.map_or(ProxyError::NoBackend, ProxyError::Attempt)),
+            };
+            journal.attempts += 1;
+            journal.placement = Some(destination.placement);
+            match self.try_one(request, &destination, body).await {
+                Ok((begun, slot)) => {
+                    self.note_success(request, &destination, &mut visit, &begun, journal);
+                    let Begun { head, exchange, .. } = begun;
+                    return Ok(Served { head, exchange, slot, pool: request.pool, visit });
+                }
+                Err((error, unsent)) => {
+                    journal.bytes_in = unsent.received();
+                    self.note_failure(request, &destination, &error);
+                    tried.insert(destination.member);
+                    // Asking a home again while waiting for it is bounded by the wait.
+                    let is_waiting = wait.has_begun() && !wait.is_over();
+                    let is_left = is_waiting || retries < retry.attempts;
+                    if !is_left || !may_retry(request, &error, &unsent) {
+                        return Err(ProxyError::Attempt(error));
+                    }
+                    // Where nothing was sent, nobody's load grows by trying elsewhere.
+                    if !error.nothing_was_sent() && !local.spend_retry() {
+                        return Err(ProxyError::Attempt(error));
+                    }
+                    retries += u32::from(!is_waiting);
+                    if let Some(reason) = retry_reason(&error) {
+                        pool.counters.shard(self.worker).retried(reason);
+                    }
+                    body = unsent;
+                    body.rewind();
+                    failed = Some(error);
+                }
+            }
+        }
+    }
+
+    async fn try_one(
+        &self,
+        request: &Request<'_>,
+        destination: &Destination,
+        body: RequestBody,
+    ) -> Result<(Begun, Slot), (AttemptError, RequestBody)> {
+        let pool = request.view.pool(request.pool);
+        let member = &pool.members[destination.member];
+        let slot = Slot::hold(request.view, request.pool, destination.member);
+        let (parts, client) = (request.parts, request.client);
+        let own_lines = own_lines(request, destination);
+        let upgrade = wanted_upgrade(parts);
+        let head = RequestHead {
+            method: &parts.method,
+            target: request.target.path_and_query,
+            host: request.target.host,
+            version: parts.version,
+            headers: &parts.headers,
+            origin: &client.origin,
+            upgrade,
+            own_lines: &own_lines,
+        };
+        let write_head = |out: &mut Vec<u8>, body: &RequestBody| {
+            head.write(out, body, |line, out| match &pool.cookie {
+                Some(cookie) if cookie.name.contains(line) => cookie.name.strip_into(line, out),
+                Some(_) | None => {
+                    out.extend_from_slice(line);
+                    !line.is_empty()
+                }
+            })
+        };
+        let outgoing = Outgoing {
+            method: &parts.method,
+            expects_continue: expects_continue(parts.version, &parts.headers),
+            timeouts: &pool.settings.timeouts,
+            deadline: &client.deadline,
+        };
+        let interim = |head: &ReplyHead| pass_interim(client, parts.version, head);
+        let begun = self.client.send(member, &outgoing, body, write_head, interim).await?;
+        if begun.head.status == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() {
+            // Nobody asked for it; what follows is not HTTP any more.
+            return Err((AttemptError::Reply(HeadError::Malformed), begun.exchange.into_body()));
+        }
+        Ok((begun, slot))
+    }
+
+    fn note_success(
+        &self,
+        request: &Request<'_>,
+        destination: &Destination,
+        visit: &mut Visit,
+        begun: &Begun,
+        journal: &mut Journal,
+    ) {
+        let pool = request.view.pool(request.pool);
+        let backend = &pool.members[destination.member].backend;
+        let shard = backend.counters().shard(self.worker);
+        let connections = if begun.reused { &shard.connections_reused } else { &shard.connections_new };
+        connections.add(1);
+        journal.backend = Some(destination.member);
+        visit.served(pool, destination, self.rng.borrow_mut().u64(..));
+        journal.pin = visit.pin_id();
+        if let (Some(pin), Some(cookie)) = (visit.pin_id(), &pool.cookie) {
+            backend.record_pin(self.worker, pin, self.clock.coarse_now(), cookie.idle_timeout);
+            if matches!(destination.placement, Placement::New | Placement::Rehomed(_)) {
+                backend.pinned_one();
+            }
+        }
+        if let Some(moved) = destination.moved {
+            let gone = "removed".into();
+            let from = moved.from.map_or(&gone, |from| &pool.members[from].backend.id().name);
+            pool.counters.rehomed(from, &backend.id().name, moved.reason);
+            if moved.session_lost {
+                pool.counters.shard(self.worker).sessions_lost.add(1);
+            }
+        }
+    }
+
+    fn note_failure(&self, request: &Request<'_>, destination: &Destination, error: &AttemptError) {
+        let pool = request.view.pool(request.pool);
+        let member = &pool.members[destination.member];
+        tracing::debug!(backend = %member.backend.id(), ?error, "attempt failed");
+        if let Some(failure) = error.evidence() {
+            let health = &pool.settings.health;
+            let thresholds =
+                Thresholds { healthy_after: health.healthy_after, unhealthy_after: health.unhealthy_after };
+            member.backend.observe(Evidence::TrafficFailed(failure), thresholds, Instant::now());
+        }
+    }
+}
+
+/// Whether the request may be sent once more.
+fn may_retry(request: &Request<'_>, error: &AttemptError, body: &RequestBody) -> bool {
+    let is_clients_fault = matches!(error, AttemptError::ClientBody(_) | AttemptError::ClientStalled);
+    // A reply that never came may still be in the making; asking again elsewhere would only add to the load.
+    let is_late = matches!(error, AttemptError::FirstByteTimeout);
+    let is_safe = error.nothing_was_sent() || (is_idempotent(&request.parts.method) && !is_late);
+    is_safe && !is_clients_fault && body.can_be_sent_again()
+}
+
+fn retry_reason(error: &AttemptError) -> Option<RetryReason> {
+    match error {
+        AttemptError::Connect(_) | AttemptError::ConnectTimeout => Some(RetryReason::Connect),
+        AttemptError::Broken { .. } | AttemptError::Reply(_) => Some(RetryReason::ResetBeforeReply),
+        AttemptError::FirstByteTimeout => Some(RetryReason::FirstByteTimeout),
+        AttemptError::ClientBody(_) | AttemptError::ClientStalled => None,
+    }
+}
+
+/// What a new home is told about the client that was moved to it.
+fn own_lines(request: &Request<'_>, destination: &Destination) -> Vec<u8> {
+    let Some(moved) = destination.moved else { return Vec::new() };
+    let members = &request.view.pool(request.pool).members;
+    let from = moved.from.map_or("removed", |from| &*members[from].backend.id().name);
+    let reason = moved.reason.as_str();
+    let mut lines = format!("stickpin-rehomed-from: {from}\r\nstickpin-rehome-reason: {reason}\r\n");
+    if moved.session_lost {
+        lines.push_str(&format!("stickpin-session-lost: {reason}\r\n"));
+    }
+    lines.into_bytes()
+}
+
+/// The protocol a client wants to switch to. Not `h2c`: that is a matter of each hop.
+fn wanted_upgrade(parts: &Parts) -> Option<&HeaderValue> {
+    let protocol = parts.headers.get(header::UPGRADE)?;
+    let names_it = parts.headers.get_all(header::CONNECTION).iter().any(|value| {
+        value.as_bytes().split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    });
+    let is_h2c = protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"h2c");
+    (names_it && !is_h2c && parts.version == Version::HTTP_11).then_some(protocol)
+}
+
+/// Passes a 1xx reply on. `100` is not among them: hyper sends it when the body is first asked for.
+fn pass_interim(client: &ClientConnection, version: Version, head: &ReplyHead) {
+    if version != Version::HTTP_11 || head.status == StatusCode::CONTINUE {
+        return;
+    }
+    let mut headers = head.headers.clone();
+    super::respond::headers::strip(&mut headers, false);
+    let mut text =
+        format!("HTTP/1.1 {} {}\r\n", head.status.as_str(), head.status.canonical_reason().unwrap_or("")).into_bytes();
+    for (name, value) in &headers {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"\r\n");
+    client.send_interim(&text);
+}
+
+/// How long a request has waited for its home.
+struct Wait {
+    limit: Duration,
+    begun: Option<Instant>,
+}
+
+impl Wait {
+    fn new(limit: Duration) -> Self {
+        Self { limit, begun: None }
+    }
+
+    fn has_begun(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    fn is_over(&self) -> bool {
+        self.limit.is_zero() || self.begun.is_some_and(|begun| begun.elapsed() >= self.limit)
+    }
+
+    /// Waits until the home's standing changes, but not long: a home that listens again is found by trying.
+    async fn step(&mut self, home: &Backend) {
+        let begun = *self.begun.get_or_insert_with(Instant::now);
+        let left = self.limit.saturating_sub(begun.elapsed()).min(WAIT_STEP);
+        // Either way the caller looks again.
+        let _ = tokio::time::timeout(left, home.changed()).await;
+    }
+}

@@ -1,0 +1,192 @@
+//! What a client's connection and the request on it tell each other. One request at a time, one task, so plain cells.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::deadline::Deadline;
+use super::forward::Origin;
+use super::forward::tunnel::BackendEnd;
+use super::view::Slot;
+
+/// Longest part of a request head that is remembered as it came.
+const RAW_LIMIT: usize = 64 * 1024;
+
+/// A buffer that grew beyond this is not kept for the next head.
+const RAW_KEPT: usize = 2 * 1024;
+
+/// What a connection is doing, which decides what its deadline means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waiting for a request.
+    Idle,
+    /// Receiving the head of one.
+    Head,
+    /// A request is being placed and sent; whoever does that minds the deadline.
+    Request,
+    /// The reply is on its way to the client.
+    Reply,
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub struct ClientConnection {
+    /// The peer's address.
+    pub peer: IpAddr,
+    /// Lines about it for backends.
+    pub origin: Origin,
+    /// The connection's deadline; see [`Phase`].
+    pub deadline: Deadline,
+    phase: Cell<Phase>,
+    /// How long a reply may stand still.
+    reply_idle: Cell<Duration>,
+    header_timeout: Duration,
+    keep_alive_timeout: Duration,
+    /// The bytes of the current head as they came: hyper keeps no trace of framing lines that it resolved.
+    raw: RefCell<Vec<u8>>,
+    /// `raw` belongs to a request that was already handed over.
+    is_raw_old: Cell<bool>,
+    /// 1xx heads to be written before whatever hyper writes next.
+    interim: RefCell<Vec<u8>>,
+    /// The reply broke off: the connection is to be reset, so that nobody takes its end for the end of the reply.
+    is_broken: Cell<bool>,
+    tunnel: RefCell<Option<Tunnel>>,
+}
+
+/// What is left to do when a connection has switched protocols.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The other end.
+    pub backend: BackendEnd,
+    /// Counts the tunnel as in flight.
+    pub slot: Slot,
+    /// How long nothing may move.
+    pub idle: Duration,
+}
+
+impl ClientConnection {
+    /// A connection that waits for its first request.
+    pub fn new(
+        peer: IpAddr,
+        origin: Origin,
+        deadline: Deadline,
+        (header_timeout, keep_alive_timeout): (Duration, Duration),
+    ) -> Self {
+        // The first head is due at once: who connects has something to ask.
+        deadline.set(header_timeout);
+        Self {
+            peer,
+            origin,
+            deadline,
+            phase: Cell::new(Phase::Head),
+            reply_idle: Cell::new(Duration::MAX),
+            header_timeout,
+            keep_alive_timeout,
+            raw: RefCell::default(),
+            is_raw_old: Cell::new(false),
+            interim: RefCell::default(),
+            is_broken: Cell::new(false),
+            tunnel: RefCell::default(),
+        }
+    }
+
+    /// What it is doing.
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Bytes came in.
+    pub fn received(&self, bytes: &[u8]) {
+        match self.phase.get() {
+            Phase::Idle => {
+                self.phase.set(Phase::Head);
+                self.deadline.set(self.header_timeout);
+            }
+            Phase::Head => {}
+            // A body, or requests sent ahead: not what `raw` is for.
+            Phase::Request | Phase::Reply => return,
+        }
+        let mut raw = self.raw.borrow_mut();
+        if self.is_raw_old.replace(false) {
+            raw.clear();
+        }
+        if raw.len() + bytes.len() <= RAW_LIMIT {
+            raw.extend_from_slice(bytes);
+        }
+    }
+
+    /// Whether a part of a head has come.
+    pub fn has_received_any(&self) -> bool {
+        !self.is_raw_old.get() && !self.raw.borrow().is_empty()
+    }
+
+    /// A request was handed over; `look` gets its head as it came, followed by whatever came with it. It gets nothing
+    /// when the head came ahead of its turn, behind another request.
+    pub fn begin_request<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
+        self.phase.set(Phase::Request);
+        self.deadline.clear();
+        if self.is_raw_old.replace(true) {
+            return look(&[]);
+        }
+        let mut raw = self.raw.borrow_mut();
+        let seen = look(&raw);
+        if raw.capacity() > RAW_KEPT {
+            *raw = Vec::new();
+        }
+        seen
+    }
+
+    /// The reply begins; `idle` bounds the time between two pieces of it.
+    pub fn begin_reply(&self, idle: Duration) {
+        self.phase.set(Phase::Reply);
+        self.reply_idle.set(idle);
+        self.deadline.set(idle);
+    }
+
+    /// Another piece of the reply came, or was written: it does not stand still. A slow client may take its time even
+    /// when all of the reply has been handed over.
+    pub fn reply_moved(&self) {
+        match self.phase.get() {
+            Phase::Reply => self.deadline.set(self.reply_idle.get()),
+            Phase::Idle => self.deadline.set(self.keep_alive_timeout),
+            Phase::Head | Phase::Request => {}
+        }
+    }
+
+    /// The reply has been handed over to its last byte.
+    pub fn end_reply(&self) {
+        self.phase.set(Phase::Idle);
+        self.interim.borrow_mut().clear();
+        self.deadline.set(self.keep_alive_timeout);
+    }
+
+    /// Sends a 1xx head before the reply.
+    pub fn send_interim(&self, head: &[u8]) {
+        self.interim.borrow_mut().extend_from_slice(head);
+    }
+
+    /// The 1xx heads that are still to be written.
+    pub fn interim(&self) -> &RefCell<Vec<u8>> {
+        &self.interim
+    }
+
+    /// Makes the end of the connection a reset.
+    pub fn break_off(&self) {
+        self.is_broken.set(true);
+    }
+
+    /// Whether the end of the connection has to be a reset.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken.get()
+    }
+
+    /// The connection becomes a tunnel once `101` has been written.
+    pub fn switch_to(&self, tunnel: Tunnel) {
+        *self.tunnel.borrow_mut() = Some(tunnel);
+    }
+
+    /// The tunnel to run, if there is one.
+    pub fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.borrow_mut().take()
+    }
+}

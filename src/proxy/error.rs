@@ -1,0 +1,45 @@
+//! Why a request got no reply from a backend: what failed, whose fault it was, and what the client is told.
+
+use http::StatusCode;
+
+use super::accept::request::BadRequest;
+use super::forward::AttemptError;
+
+/// What failed.
+#[derive(Debug)]
+pub(super) enum ProxyError {
+    /// The request is not one that every parser reads the same way.
+    BadRequest(BadRequest),
+    /// No route for its host and path.
+    NoRoute,
+    /// No backend may serve it.
+    NoBackend,
+    /// The pool's policy says that a client without its home gets an error.
+    Refused,
+    /// The last attempt failed.
+    Attempt(AttemptError),
+    /// The whole request took too long.
+    RequestTimeout,
+}
+
+impl ProxyError {
+    /// What the client is told.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(BadRequest::Connect) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BadRequest(_) | Self::Attempt(AttemptError::ClientBody(_)) => StatusCode::BAD_REQUEST,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Attempt(AttemptError::ClientStalled) => StatusCode::REQUEST_TIMEOUT,
+            Self::NoBackend
+            | Self::Refused
+            | Self::Attempt(AttemptError::Connect(_) | AttemptError::ConnectTimeout) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Attempt(AttemptError::Broken { .. } | AttemptError::Reply(_)) => StatusCode::BAD_GATEWAY,
+            Self::Attempt(AttemptError::FirstByteTimeout) | Self::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Whether the client's connection cannot be used any further.
+    pub(super) fn closes(&self) -> bool {
+        matches!(self, Self::BadRequest(_) | Self::Attempt(AttemptError::ClientBody(_) | AttemptError::ClientStalled))
+    }
+}

@@ -1,0 +1,294 @@
+//! One worker's connections to backends, and one attempt to send a request over one of them.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use super::exchange::{Exchange, ExchangeError};
+use super::head::{HeadError, ReplyHead};
+use super::request_body::RequestBody;
+use crate::config::Timeouts;
+use crate::pool::{Failure, Member};
+use crate::proxy::deadline::{Deadline, Deadlines};
+
+/// An idle connection is closed after this long: sooner than common app servers close theirs, so that a request
+/// rarely meets a connection that is being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A request that must not be sent twice only uses a connection that was in use this recently.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Idle connections kept for each backend.
+const IDLE_LIMIT: usize = 256;
+
+/// Buffers kept for heads that are yet to be written.
+const BUFFER_LIMIT: usize = 256;
+
+/// A buffer that grew beyond this is not kept.
+const BUFFER_CAPACITY_LIMIT: usize = 16 * 1024;
+
+/// Interim replies to one request that are passed on; a backend that sends more is broken.
+const INTERIM_LIMIT: u32 = 64;
+
+/// One worker's idle connections to every backend.
+#[derive(Debug)]
+pub struct Client {
+    clock: Rc<Deadlines>,
+    /// By the backend's serial number; the youngest is last, and is used first.
+    idle: RefCell<Vec<Vec<(SocketAddr, Connection)>>>,
+    buffers: RefCell<Vec<Vec<u8>>>,
+}
+
+/// Why an attempt failed before a reply began.
+#[derive(Debug)]
+pub enum AttemptError {
+    /// Nothing was sent, so any method may be tried elsewhere.
+    Connect(io::Error),
+    /// No connection within the deadline; nothing was sent.
+    ConnectTimeout,
+    /// The connection broke before the reply.
+    Broken {
+        /// Whether a byte of the request may have reached the backend.
+        anything_sent: bool,
+        /// What happened.
+        source: io::Error,
+    },
+    /// What came is not a reply.
+    Reply(HeadError),
+    /// No reply within the deadline.
+    FirstByteTimeout,
+    /// The client's own body failed.
+    ClientBody(hyper::Error),
+    /// The client stopped sending its body.
+    ClientStalled,
+}
+
+impl AttemptError {
+    /// What it tells about the backend; `None` when it is not the backend's doing.
+    pub fn evidence(&self) -> Option<Failure> {
+        match self {
+            Self::Connect(error) => connect_failure(error),
+            Self::ConnectTimeout | Self::FirstByteTimeout => Some(Failure::Silent),
+            Self::Broken { .. } | Self::Reply(_) => Some(Failure::Broken),
+            Self::ClientBody(_) | Self::ClientStalled => None,
+        }
+    }
+
+    /// Whether no byte of the request can have reached the backend.
+    pub fn nothing_was_sent(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::ConnectTimeout | Self::Broken { anything_sent: false, .. })
+    }
+}
+
+/// What a failed connect tells about the other side; `None` when the trouble is our own.
+pub fn connect_failure(error: &io::Error) -> Option<Failure> {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Some(Failure::Refused),
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            Some(Failure::Silent)
+        }
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Some(Failure::Broken),
+        _ => None,
+    }
+}
+
+/// One request as every attempt sends it.
+pub struct Outgoing<'a> {
+    /// The method decides what may be sent twice.
+    pub method: &'a Method,
+    /// Whether to wait for `100 Continue`.
+    pub expects_continue: bool,
+    /// Deadlines of the pool.
+    pub timeouts: &'a Timeouts,
+    /// The client connection's deadline, which this request has for itself until its reply is over.
+    pub deadline: &'a Deadline,
+}
+
+/// A reply that has begun.
+#[derive(Debug)]
+pub struct Begun {
+    /// Its head.
+    pub head: ReplyHead,
+    /// Its body, yet to be read.
+    pub exchange: Exchange,
+    /// Whether the connection had served before.
+    pub reused: bool,
+}
+
+impl Client {
+    /// No connections yet.
+    pub fn new(clock: Rc<Deadlines>) -> Self {
+        Self { clock, idle: RefCell::default(), buffers: RefCell::default() }
+    }
+
+    /// Sends a request to one backend and waits for the head of its reply.
+    ///
+    /// `write_head` writes the head and tells whether the body is chunked; it may be called twice, since a request that
+    /// meets a connection which the backend was just closing is sent once more over a new one, if it may be.
+    /// `interim` gets every 1xx reply.
+    ///
+    /// # Errors
+    /// With the body, so that another backend can be tried.
+    pub async fn send(
+        &self,
+        member: &Member,
+        request: &Outgoing<'_>,
+        mut body: RequestBody,
+        mut write_head: impl FnMut(&mut Vec<u8>, &RequestBody) -> bool,
+        mut interim: impl FnMut(&ReplyHead),
+    ) -> Result<Begun, (AttemptError, RequestBody)> {
+        let mut idle = self.take_idle(member, is_idempotent(request.method));
+        loop {
+            let reused = idle.is_some();
+            let connection = match idle.take() {
+                Some(connection) => connection,
+                None => match self.connect(member.address, request.timeouts.connect).await {
+                    Ok(connection) => connection,
+                    Err(error) => return Err((error, body)),
+                },
+            };
+            let mut head = self.buffers.borrow_mut().pop().unwrap_or_default();
+            let is_chunked = write_head(&mut head, &body);
+            let expects = request.expects_continue && !body.is_empty();
+            let mut exchange = Exchange::new(connection, request.method.clone(), head, body, is_chunked, expects);
+            match reply(&mut exchange, request, &mut interim).await {
+                Ok(head) => return Ok(Begun { head, exchange, reused }),
+                Err(error) => {
+                    let was_closing = reused && matches!(error, AttemptError::Broken { .. });
+                    let may_resend = error.nothing_was_sent() || is_idempotent(request.method);
+                    let (mut unsent, buffer) = exchange.into_request();
+                    self.keep_buffer(buffer);
+                    if !(was_closing && may_resend && unsent.can_be_sent_again()) {
+                        return Err((error, unsent));
+                    }
+                    unsent.rewind();
+                    body = unsent;
+                }
+            }
+        }
+    }
+
+    /// Keeps the connection for the next request, if it is good for one.
+    pub fn put_back(&self, member: &Member, exchange: Exchange) {
+        let Some((mut connection, buffer)) = exchange.into_reusable() else { return };
+        self.keep_buffer(buffer);
+        connection.idle_since = self.clock.coarse_now();
+        let mut idle = self.idle.borrow_mut();
+        let serial = member.backend.serial() as usize;
+        if idle.len() <= serial {
+            idle.resize_with(serial + 1, Vec::new);
+        }
+        if idle[serial].len() < IDLE_LIMIT {
+            idle[serial].push((member.address, connection));
+        }
+    }
+
+    /// Closes connections that have been idle for too long. Called about once a second.
+    pub fn sweep(&self, now: Instant) {
+        for idle in self.idle.borrow_mut().iter_mut() {
+            // Put back in order of time, so the old ones are in front.
+            let old = idle.partition_point(|(_, connection)| now.duration_since(connection.idle_since) >= IDLE_TIMEOUT);
+            idle.drain(..old);
+        }
+    }
+
+    fn take_idle(&self, member: &Member, is_idempotent: bool) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let idle = idle.get_mut(member.backend.serial() as usize)?;
+        while let Some((address, connection)) = idle.pop() {
+            // An idle connection to where the backend was before a reload is of no use.
+            if address != member.address || connection.is_stale() {
+                continue;
+            }
+            if is_idempotent || self.clock.coarse_now().duration_since(connection.idle_since) < FRESH {
+                return Some(connection);
+            }
+            idle.push((address, connection));
+            return None;
+        }
+        None
+    }
+
+    async fn connect(&self, address: SocketAddr, timeout: Duration) -> Result<Connection, AttemptError> {
+        let io = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+            Ok(connected) => connected.map_err(AttemptError::Connect)?,
+            Err(_) => return Err(AttemptError::ConnectTimeout),
+        };
+        // Fails only on a socket that is broken already, which the first write will tell.
+        let _ = io.set_nodelay(true);
+        Ok(Connection::new(io, self.clock.coarse_now()))
+    }
+
+    fn keep_buffer(&self, mut buffer: Vec<u8>) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffers.len() < BUFFER_LIMIT && buffer.capacity() <= BUFFER_CAPACITY_LIMIT {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    }
+}
+
+/// Methods whose effect is the same when a request is sent twice (RFC 9110 §9.2.2).
+pub fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
+}
+
+async fn reply(
+    exchange: &mut Exchange,
+    request: &Outgoing<'_>,
+    interim: &mut impl FnMut(&ReplyHead),
+) -> Result<ReplyHead, AttemptError> {
+    let timeouts = request.timeouts;
+    let mut received = exchange.received();
+    let mut was_sent = false;
+    let mut interims = 0;
+    request.deadline.set(timeouts.idle);
+    let result = poll_fn(|cx| {
+        loop {
+            let polled = exchange.poll_reply(cx);
+            if !was_sent && exchange.is_sent() {
+                was_sent = true;
+                request.deadline.set(timeouts.first_byte);
+            } else if exchange.received() != received {
+                received = exchange.received();
+                request.deadline.set(timeouts.idle);
+            }
+            if polled.is_pending() {
+                ready!(request.deadline.poll(cx));
+                return Poll::Ready(Err(if was_sent {
+                    AttemptError::FirstByteTimeout
+                } else {
+                    AttemptError::ClientStalled
+                }));
+            }
+            match ready!(polled) {
+                Ok(head) if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS => {
+                    interims += 1;
+                    if interims > INTERIM_LIMIT {
+                        return Poll::Ready(Err(AttemptError::Reply(HeadError::Malformed)));
+                    }
+                    interim(&head);
+                }
+                Ok(head) => return Poll::Ready(Ok(head)),
+                Err(ExchangeError::Broken(source)) => {
+                    let anything_sent = exchange.anything_sent();
+                    return Poll::Ready(Err(AttemptError::Broken { anything_sent, source }));
+                }
+                Err(ExchangeError::Reply(error)) => return Poll::Ready(Err(AttemptError::Reply(error))),
+                Err(ExchangeError::ClientBody(error)) => return Poll::Ready(Err(AttemptError::ClientBody(error))),
+            }
+        }
+    })
+    .await;
+    request.deadline.clear();
+    result
+}

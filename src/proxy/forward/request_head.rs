@@ -1,0 +1,430 @@
+//! The head of a request as the backend sees it, written here and by nobody else.
+//!
+//! Nothing that frames or routes a message is copied from the client: one `Host`, one framing header, one set of
+//! `X-Forwarded-*`. What only concerns the hop from the client is left out, and so is whatever claims to come from us.
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+
+use super::request_body::RequestBody;
+
+/// What we are called in `Via`: no version, no host.
+const VIA_NAME: &str = "stickpin";
+
+/// Lines about where a request came from, made once for each client connection.
+#[derive(Debug)]
+pub struct Origin {
+    /// A trusted proxy's own `X-Forwarded-*` are believed and added to.
+    is_trusted: bool,
+    peer: IpAddr,
+    scheme: &'static str,
+    address: String,
+    /// `for=` of `Forwarded`, quoted when it has to be.
+    forwarded_for: String,
+    port: u16,
+}
+
+impl Origin {
+    /// For a client connection from `peer` that was accepted on `local`.
+    pub fn new(peer: IpAddr, local: SocketAddr, is_tls: bool, is_trusted: bool) -> Self {
+        let peer = peer.to_canonical();
+        Self {
+            is_trusted,
+            peer,
+            scheme: if is_tls { "https" } else { "http" },
+            address: peer.to_string(),
+            forwarded_for: match peer {
+                IpAddr::V4(address) => address.to_string(),
+                IpAddr::V6(address) => format!("\"[{address}]\""),
+            },
+            port: local.port(),
+        }
+    }
+
+    /// Whether the client (or a trusted proxy's client) uses https.
+    pub fn is_https(&self, headers: &HeaderMap) -> bool {
+        if self.is_trusted
+            && let Some(proto) = headers.get(X_FORWARDED_PROTO)
+        {
+            return proto.as_bytes().trim_ascii().eq_ignore_ascii_case(b"https");
+        }
+        self.scheme == "https"
+    }
+
+    /// The client's address: the peer's, or what a trusted proxy says last.
+    pub fn client(&self, headers: &HeaderMap) -> IpAddr {
+        let told = || headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?.rsplit(',').next();
+        let told = if self.is_trusted { told() } else { None };
+        told.and_then(|address| address.trim().parse().ok()).unwrap_or(self.peer)
+    }
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+/// What is written into a head.
+#[derive(Debug)]
+pub struct RequestHead<'a> {
+    /// The client's method.
+    pub method: &'a Method,
+    /// Path and query, `*` for a server-wide `OPTIONS`.
+    pub target: &'a str,
+    /// The one host.
+    pub host: &'a [u8],
+    /// The client's protocol version.
+    pub version: Version,
+    /// The client's header lines.
+    pub headers: &'a HeaderMap,
+    /// Where it came from.
+    pub origin: &'a Origin,
+    /// The protocol to switch to, when the client asks for that.
+    pub upgrade: Option<&'a HeaderValue>,
+    /// Our own lines to the backend, each with its line end.
+    pub own_lines: &'a [u8],
+}
+
+impl RequestHead<'_> {
+    /// Writes the head. `cookies` copies the value of a `Cookie` line without what is not the backend's, and tells
+    /// whether anything is left. Returns whether the body will be chunked.
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        body: &RequestBody,
+        mut cookies: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
+    ) -> bool {
+        out.extend_from_slice(self.method.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(self.target.as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+        out.extend_from_slice(self.host);
+        out.extend_from_slice(b"\r\n");
+        let named = NamedHopByHop::of(self.headers);
+        for (name, value) in self.headers {
+            match class(name) {
+                Class::Cookie => {
+                    let start = out.len();
+                    out.extend_from_slice(b"cookie: ");
+                    if cookies(value.as_bytes(), out) {
+                        out.extend_from_slice(b"\r\n");
+                    } else {
+                        out.truncate(start);
+                    }
+                }
+                Class::EndToEnd if !named.contains(name) => line(out, name.as_str(), value.as_bytes()),
+                Class::EndToEnd | Class::Dropped => {}
+            }
+        }
+        self.write_origin(out);
+        out.extend_from_slice(self.own_lines);
+        self.write_hop(out);
+        let is_chunked = self.write_framing(out, body);
+        out.extend_from_slice(b"\r\n");
+        is_chunked
+    }
+
+    fn write_origin(&self, out: &mut Vec<u8>) {
+        let origin = self.origin;
+        let told = |name: HeaderName| if origin.is_trusted { self.headers.get(name) } else { None };
+        out.extend_from_slice(b"x-forwarded-for: ");
+        if origin.is_trusted {
+            for value in self.headers.get_all(X_FORWARDED_FOR) {
+                out.extend_from_slice(value.as_bytes());
+                out.extend_from_slice(b", ");
+            }
+        }
+        out.extend_from_slice(origin.address.as_bytes());
+        out.extend_from_slice(b"\r\nx-forwarded-proto: ");
+        let scheme = told(X_FORWARDED_PROTO).map_or(origin.scheme.as_bytes(), HeaderValue::as_bytes);
+        out.extend_from_slice(scheme);
+        out.extend_from_slice(b"\r\nx-forwarded-host: ");
+        out.extend_from_slice(told(X_FORWARDED_HOST).map_or(self.host, HeaderValue::as_bytes));
+        out.extend_from_slice(b"\r\nx-forwarded-port: ");
+        match told(X_FORWARDED_PORT) {
+            Some(port) => out.extend_from_slice(port.as_bytes()),
+            None => out.extend_from_slice(itoa::Buffer::new().format(origin.port).as_bytes()),
+        }
+        out.extend_from_slice(b"\r\nforwarded: ");
+        if origin.is_trusted {
+            for value in self.headers.get_all(header::FORWARDED) {
+                out.extend_from_slice(value.as_bytes());
+                out.extend_from_slice(b", ");
+            }
+        }
+        out.extend_from_slice(b"for=");
+        out.extend_from_slice(origin.forwarded_for.as_bytes());
+        out.extend_from_slice(b";proto=");
+        out.extend_from_slice(origin.scheme.as_bytes());
+        if !self.host.is_empty() {
+            // A host was checked to hold nothing that would end the quotes.
+            out.extend_from_slice(b";host=\"");
+            out.extend_from_slice(self.host);
+            out.push(b'"');
+        }
+        out.extend_from_slice(b"\r\nvia: ");
+        for value in self.headers.get_all(header::VIA) {
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b", ");
+        }
+        let version = if self.version == Version::HTTP_10 { "1.0" } else { "1.1" };
+        // Writing to a `Vec` cannot fail.
+        let _ = write!(out, "{version} {VIA_NAME}\r\n");
+    }
+
+    /// What we ask of the hop to the backend ourselves.
+    fn write_hop(&self, out: &mut Vec<u8>) {
+        let wants_trailers = self.headers.get_all(header::TE).iter().any(|value| {
+            value
+                .as_bytes()
+                .split(|byte| *byte == b',')
+                .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+        });
+        match (self.upgrade, wants_trailers) {
+            (Some(protocol), _) => {
+                out.extend_from_slice(b"connection: upgrade\r\n");
+                line(out, "upgrade", protocol.as_bytes());
+            }
+            (None, true) => out.extend_from_slice(b"connection: te\r\nte: trailers\r\n"),
+            (None, false) => {}
+        }
+    }
+
+    fn write_framing(&self, out: &mut Vec<u8>, body: &RequestBody) -> bool {
+        match body.length() {
+            Some(0) => {
+                // A method that means a body says that there is none.
+                if matches!(*self.method, Method::POST | Method::PUT | Method::PATCH) {
+                    out.extend_from_slice(b"content-length: 0\r\n");
+                }
+                false
+            }
+            Some(length) => {
+                line(out, "content-length", itoa::Buffer::new().format(length).as_bytes());
+                self.write_expect(out);
+                false
+            }
+            None => {
+                out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+                self.write_expect(out);
+                true
+            }
+        }
+    }
+
+    fn write_expect(&self, out: &mut Vec<u8>) {
+        if expects_continue(self.version, self.headers) {
+            out.extend_from_slice(b"expect: 100-continue\r\n");
+        }
+    }
+}
+
+/// Whether the client waits for `100 Continue` before it sends its body.
+pub fn expects_continue(version: Version, headers: &HeaderMap) -> bool {
+    version != Version::HTTP_10
+        && headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Class {
+    EndToEnd,
+    Cookie,
+    /// Hop-by-hop, written anew, or a claim that only we may make.
+    Dropped,
+}
+
+fn class(name: &HeaderName) -> Class {
+    match *name {
+        header::COOKIE => Class::Cookie,
+        header::HOST
+        | header::CONNECTION
+        | header::CONTENT_LENGTH
+        | header::TRANSFER_ENCODING
+        | header::TE
+        | header::UPGRADE
+        | header::EXPECT
+        | header::FORWARDED
+        | header::VIA
+        | header::PROXY_AUTHORIZATION => Class::Dropped,
+        _ => {
+            let name = name.as_str();
+            match name.as_bytes()[0] {
+                b'x' | b's' | b'k' | b'p' | b'h' if is_reserved(name) => Class::Dropped,
+                _ => Class::EndToEnd,
+            }
+        }
+    }
+}
+
+/// Names that have no constant. Servers that turn `_` into `-`, or both into `_`, would take one for the other.
+fn is_reserved(name: &str) -> bool {
+    const PREFIXES: [&str; 2] = ["x-forwarded-", "stickpin-"];
+    const NAMES: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
+    let same = |a: &[u8], b: &str| {
+        a.len() == b.len() && a.iter().zip(b.bytes()).all(|(a, b)| *a == b || (*a == b'_' && b == b'-'))
+    };
+    let bytes = name.as_bytes();
+    PREFIXES.iter().any(|prefix| bytes.len() > prefix.len() && same(&bytes[..prefix.len()], prefix))
+        || NAMES.iter().any(|reserved| same(bytes, reserved))
+}
+
+/// Header names that the client's `Connection` names as meant for this hop only.
+struct NamedHopByHop<'a> {
+    headers: &'a HeaderMap,
+    names_any: bool,
+}
+
+impl<'a> NamedHopByHop<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let found = Self { headers, names_any: false };
+        let names_any = found.options().any(|option| {
+            ![&b"close"[..], b"keep-alive", b"upgrade", b"te", b""]
+                .iter()
+                .any(|usual| option.eq_ignore_ascii_case(usual))
+        });
+        Self { names_any, ..found }
+    }
+
+    fn contains(&self, name: &HeaderName) -> bool {
+        self.names_any && self.options().any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    }
+
+    fn options(&self) -> impl Iterator<Item = &'a [u8]> {
+        let values = self.headers.get_all(header::CONNECTION).into_iter();
+        values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
+    }
+}
+
+fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(origin: &Origin, lines: &[(&str, &str)]) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).expect("a name"), value.parse().expect("a value"));
+        }
+        let head = RequestHead {
+            method: &Method::GET,
+            target: "/a?b",
+            host: b"shop.example",
+            version: Version::HTTP_11,
+            headers: &headers,
+            origin,
+            upgrade: None,
+            own_lines: b"",
+        };
+        let mut out = Vec::new();
+        head.write(&mut out, &RequestBody::empty(), |value, out| {
+            out.extend_from_slice(value);
+            !value.is_empty()
+        });
+        String::from_utf8(out).expect("text")
+    }
+
+    fn stranger() -> Origin {
+        Origin::new([192, 0, 2, 7].into(), ([127, 0, 0, 1], 8080).into(), false, false)
+    }
+
+    #[test]
+    fn the_head_is_written_anew() {
+        let text = written(&stranger(), &[("accept", "*/*"), ("cookie", "a=1"), ("cookie", "")]);
+        assert_eq!(
+            text,
+            "GET /a?b HTTP/1.1\r\nhost: shop.example\r\naccept: */*\r\ncookie: a=1\r\nx-forwarded-for: 192.0.2.7\r\n\
+             x-forwarded-proto: http\r\nx-forwarded-host: shop.example\r\nx-forwarded-port: 8080\r\n\
+             forwarded: for=192.0.2.7;proto=http;host=\"shop.example\"\r\nvia: 1.1 stickpin\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn what_concerns_the_hop_and_what_a_stranger_claims_is_left_out() {
+        let text = written(
+            &stranger(),
+            &[
+                ("host", "evil.example"),
+                ("connection", "close, X-Secret"),
+                ("x-secret", "1"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-connection", "keep-alive"),
+                ("transfer-encoding", "chunked"),
+                ("content-length", "5"),
+                ("te", "gzip"),
+                ("upgrade", "h2c"),
+                ("http2-settings", "AAMAAABkAAQAoAAAAAIAAAAA"),
+                ("x-forwarded-for", "10.0.0.1"),
+                ("x_forwarded_for", "10.0.0.1"),
+                ("x-forwarded-prefix", "/admin"),
+                ("forwarded", "for=10.0.0.1"),
+                ("stickpin-rehomed-from", "app1"),
+                ("stickpin_session_lost", "gone"),
+                ("x-kept", "yes"),
+            ],
+        );
+        let names: Vec<_> =
+            text.lines().skip(1).filter_map(|line| line.split_once(':')).map(|(name, _)| name).collect();
+        let expected = [
+            "host",
+            "x-kept",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-forwarded-host",
+            "x-forwarded-port",
+            "forwarded",
+            "via",
+        ];
+        assert_eq!(names, expected);
+        assert!(!text.contains("10.0.0.1") && !text.contains("evil"));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_added_to() {
+        let proxy = Origin::new([10, 0, 0, 2].into(), ([127, 0, 0, 1], 8080).into(), false, true);
+        let lines = [
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "shop.example:443"),
+            ("forwarded", "for=192.0.2.7"),
+            ("via", "1.1 edge"),
+        ];
+        let text = written(&proxy, &lines);
+        for expected in [
+            "x-forwarded-for: 192.0.2.7, 10.0.0.2\r\n",
+            "x-forwarded-proto: https\r\n",
+            "x-forwarded-host: shop.example:443\r\n",
+            "forwarded: for=192.0.2.7, for=10.0.0.2;proto=http;host=\"shop.example\"\r\n",
+            "via: 1.1 edge, 1.1 stickpin\r\n",
+        ] {
+            assert!(text.contains(expected), "{expected:?} is not in {text}");
+        }
+        let headers =
+            lines.into_iter().map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
+        let headers: HeaderMap = headers.collect();
+        assert_eq!(proxy.client(&headers), IpAddr::from([192, 0, 2, 7]));
+        assert!(proxy.is_https(&headers));
+        assert_eq!(stranger().client(&headers), IpAddr::from([192, 0, 2, 7]));
+        assert!(!stranger().is_https(&headers));
+    }
+
+    #[test]
+    fn an_ipv6_peer_is_quoted_in_forwarded() {
+        let origin = Origin::new(std::net::Ipv6Addr::LOCALHOST.into(), ([127, 0, 0, 1], 80).into(), false, false);
+        let text = written(&origin, &[]);
+        assert!(text.contains("for=\"[::1]\";") && text.contains("x-forwarded-for: ::1\r\n"), "{text}");
+    }
+
+    #[test]
+    fn trailers_are_the_only_te_that_is_passed_on() {
+        let text = written(&stranger(), &[("te", "trailers, deflate;q=0.5")]);
+        assert!(text.contains("connection: te\r\nte: trailers\r\n"), "{text}");
+    }
+}

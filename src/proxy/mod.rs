@@ -1,0 +1,170 @@
+//! The data path: from a client's request to a backend's reply.
+//!
+//! [`Proxy::handle`] is the story; the folders sort in the order in which a request meets them. One [`Proxy`] belongs to
+//! one worker and is used by that worker's thread alone: cells, no locks. What workers share comes in through
+//! [`snapshot::Published`] and the atomics of [`crate::pool::Backend`].
+
+pub mod accept;
+
+pub mod affinity;
+
+pub mod balance;
+
+pub mod forward;
+
+pub mod respond;
+
+pub mod snapshot;
+
+pub mod worker;
+
+mod attempts;
+
+mod client_connection;
+
+mod deadline;
+
+mod error;
+
+mod journal;
+
+mod relay;
+
+mod view;
+
+mod visit;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::telemetry::access_log::WorkerLog;
+use accept::request::{Target, check};
+use attempts::Served;
+use client_connection::{ClientConnection, Tunnel};
+use deadline::Deadlines;
+use error::ProxyError;
+use forward::RequestBody;
+use forward::tunnel::BackendEnd;
+use journal::Journal;
+use relay::{Page, Relay, ReplyBody};
+use respond::{error_page, headers};
+use snapshot::Published;
+use view::View;
+use visit::Visit;
+
+/// One worker's data path.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Which worker.
+    worker: usize,
+    published: Arc<Published>,
+    /// The generation this worker has, and its number.
+    current: RefCell<Rc<View>>,
+    generation: Cell<u64>,
+    client: forward::Client,
+    clock: Rc<Deadlines>,
+    rng: RefCell<Rng>,
+    log: RefCell<WorkerLog>,
+    keeps_log: Cell<bool>,
+}
+
+impl Proxy {
+    /// Answers one request.
+    async fn handle(self: Rc<Self>, client: Rc<ClientConnection>, request: Request<Incoming>) -> Response<ReplyBody> {
+        let view = self.view(); // one generation, from here to the last byte
+        let mut journal = Journal::new(&self, &view, Instant::now());
+        let (parts, body) = request.into_parts();
+        if self.keeps_log.get() {
+            journal.keep_line(SystemTime::now(), client.origin.client(&parts.headers), &parts);
+        }
+        match self.place_and_send(&view, &client, &parts, body, &mut journal).await {
+            Ok(served) => self.finish(&view, &client, &parts, served, journal),
+            Err(error) => refuse(&error, journal, &client),
+        }
+    }
+
+    async fn place_and_send(
+        &self,
+        view: &Rc<View>,
+        client: &Rc<ClientConnection>,
+        parts: &Parts,
+        body: Incoming,
+        journal: &mut Journal,
+    ) -> Result<Served, ProxyError> {
+        let target = client.begin_request(|raw| check(parts, raw)).map_err(ProxyError::BadRequest)?;
+        let route = view.snapshot.routes.find(target.host, target.path).ok_or(ProxyError::NoRoute)?;
+        journal.pool = Some(route.pool);
+        let pool = view.pool(route.pool);
+        let visit = Visit::begin(pool, route.affinity, &parts.headers, wall_seconds());
+        journal.verdict = visit.verdict();
+        let body = RequestBody::new(body, pool.settings.retry.body_limit);
+        let request = attempts::Request { view, client, parts, target, pool: route.pool };
+        match pool.settings.timeouts.request {
+            None => self.attempt(&request, visit, body, journal).await,
+            Some(limit) => match tokio::time::timeout(limit, self.attempt(&request, visit, body, journal)).await {
+                Ok(served) => served,
+                Err(_) => Err(ProxyError::RequestTimeout),
+            },
+        }
+    }
+
+    /// Makes the client's reply out of the backend's.
+    fn finish(
+        self: &Rc<Self>,
+        view: &Rc<View>,
+        client: &Rc<ClientConnection>,
+        parts: &Parts,
+        served: Served,
+        mut journal: Journal,
+    ) -> Response<ReplyBody> {
+        let Served { head, exchange, slot, pool, visit } = served;
+        let settings = &view.pool(pool).settings;
+        let is_switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        journal.status = Some(head.status.as_u16());
+        let mut reply = Response::new(());
+        *reply.status_mut() = head.status;
+        *reply.headers_mut() = head.headers;
+        headers::strip(reply.headers_mut(), is_switching);
+        visit.set_cookie(view.pool(pool), reply.headers_mut(), client.origin.is_https(&parts.headers));
+        if is_switching {
+            let backend = BackendEnd::new(exchange);
+            client.switch_to(Tunnel { backend, slot, idle: settings.timeouts.tunnel_idle });
+            return reply.map(|()| ReplyBody::Page(Page::new(Bytes::new(), journal, client)));
+        }
+        let relay = Relay::new(self, client, settings.timeouts.idle, exchange, slot, journal);
+        reply.map(|()| ReplyBody::Relay(Box::new(relay)))
+    }
+
+    /// The current generation as this worker sees it.
+    fn view(&self) -> Rc<View> {
+        let generation = self.published.generation();
+        if generation != self.generation.get() {
+            *self.current.borrow_mut() = Rc::new(View::new(self.published.load(), self.worker));
+            self.generation.set(generation);
+        }
+        Rc::clone(&self.current.borrow())
+    }
+}
+
+/// Answers with a page of our own.
+fn refuse(error: &ProxyError, mut journal: Journal, client: &Rc<ClientConnection>) -> Response<ReplyBody> {
+    tracing::debug!(peer = %client.peer, ?error, "answered with an error page");
+    journal.status = Some(error.status().as_u16());
+    let page = error_page::page(error.status(), error.closes());
+    page.map(|text| ReplyBody::Page(Page::new(text, journal, client)))
+}
+
+/// The wall clock in whole seconds: pins have to mean the same to every replica and after every restart.
+fn wall_seconds() -> u32 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX)
+}

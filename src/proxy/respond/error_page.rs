@@ -1,0 +1,39 @@
+//! The pages that Stickpin answers with itself. They reveal neither a backend nor what answers.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+/// A short page for a status; `closes` ends the client's connection after it.
+pub fn page(status: StatusCode, closes: bool) -> Response<Bytes> {
+    let text = format!("{} {}\n", status.as_str(), status.canonical_reason().unwrap_or("Error"));
+    let mut page = Response::new(Bytes::from(text));
+    *page.status_mut() = status;
+    let headers = page.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    if closes {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_these_headers_and_no_others() {
+        let allowed = ["content-type", "cache-control", "retry-after", "connection", "allow"];
+        for status in [400, 404, 405, 408, 502, 503, 504] {
+            let page = page(StatusCode::from_u16(status).expect("a status"), true);
+            assert!(page.headers().keys().all(|name| allowed.contains(&name.as_str())), "{:?}", page.headers());
+            assert!(page.body().starts_with(status.to_string().as_bytes()));
+        }
+    }
+}

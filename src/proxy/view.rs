@@ -1,0 +1,105 @@
+//! One generation as one worker sees it: the shared snapshot, and what the worker keeps for itself beside it.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::balance::Balancer;
+use super::snapshot::{Pool, Snapshot};
+use crate::pool::Member;
+
+/// Retries that a pool may always make, however little traffic it has.
+const BUDGET_FLOOR: f64 = 50.0;
+
+/// Retries that quiet times can save up.
+const BUDGET_CEILING: f64 = 1000.0;
+
+/// A worker's handle on a generation. Cloned for each request, which touches no other core's cache.
+#[derive(Debug)]
+pub struct View {
+    /// What all workers share.
+    pub snapshot: Arc<Snapshot>,
+    /// By pool.
+    locals: Vec<Local>,
+}
+
+/// What a worker keeps of a pool.
+#[derive(Debug)]
+pub struct Local {
+    /// The balancer with its own position.
+    pub balancer: RefCell<Balancer>,
+    budget: Cell<f64>,
+    share: f64,
+}
+
+impl View {
+    /// Begins a generation.
+    pub fn new(snapshot: Arc<Snapshot>, worker: usize) -> Self {
+        let local = |pool: &Pool| Local {
+            balancer: RefCell::new(Balancer::new(pool.settings.balance, &pool.members, worker)),
+            budget: Cell::new(BUDGET_FLOOR),
+            share: pool.settings.retry.budget.fraction(),
+        };
+        let locals = snapshot.pools.iter().map(local).collect();
+        Self { snapshot, locals }
+    }
+
+    /// One pool.
+    pub fn pool(&self, index: usize) -> &Pool {
+        &self.snapshot.pools[index]
+    }
+
+    /// What this worker keeps of it.
+    pub fn local(&self, index: usize) -> &Local {
+        &self.locals[index]
+    }
+}
+
+impl Local {
+    /// Each request earns a share of a retry.
+    pub fn earn_retry(&self) {
+        self.budget.set((self.budget.get() + self.share).min(BUDGET_CEILING));
+    }
+
+    /// Whether a retry is left; takes it.
+    pub fn spend_retry(&self) -> bool {
+        let left = self.budget.get();
+        if left >= 1.0 {
+            self.budget.set(left - 1.0);
+        }
+        left >= 1.0
+    }
+}
+
+/// One request in flight at a backend; counted until dropped: by its last byte, an error, or a client that left.
+pub struct Slot {
+    view: Rc<View>,
+    pool: usize,
+    member: usize,
+}
+
+impl Slot {
+    /// Counts one more.
+    pub fn hold(view: &Rc<View>, pool: usize, member: usize) -> Self {
+        view.pool(pool).members[member].backend.begin_request();
+        Self { view: Rc::clone(view), pool, member }
+    }
+
+    /// Where it is.
+    pub fn member(&self) -> &Member {
+        &self.view.pool(self.pool).members[self.member]
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.member().backend.end_request();
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Slot").field(self.member().backend.id()).finish()
+    }
+}
