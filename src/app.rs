@@ -1,0 +1,314 @@
+//! Puts everything together: binds addresses, starts the workers and the control plane, and stops them again.
+//!
+//! The only place that wires. Tests and the program start the same thing.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use fastrand::Rng;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::config::{self, AccessLogTarget, Config};
+use crate::control::admin::{self, ReloadCounters, ReloadRequest, Shared};
+use crate::control::reload::{self, ReloadError, Reloader};
+use crate::control::{self, restore_orders};
+use crate::drain;
+use crate::pool::Registry;
+use crate::proxy::accept::listener::{self, Inboxes, Listening};
+use crate::proxy::snapshot::{Published, Snapshot};
+use crate::proxy::worker;
+use crate::telemetry::access_log::AccessLog;
+
+/// Reloads that may wait for their turn.
+const RELOAD_QUEUE: usize = 16;
+
+/// How long the last lines of the access log may take to be written.
+const LOG_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why the program could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be bound.
+    Bind {
+        /// What it was for: `listeners[0]` or `admin`.
+        key: String,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Keys, token or log could not be had.
+    Prepare(ReloadError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { key, address, .. } => write!(f, "{key}: cannot listen on {address}"),
+            Self::Prepare(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Bind { source, .. } => Some(source),
+            Self::Prepare(error) => error.source(),
+        }
+    }
+}
+
+impl From<ReloadError> for StartError {
+    fn from(error: ReloadError) -> Self {
+        Self::Prepare(error)
+    }
+}
+
+/// Stickpin, bound to its addresses, not running yet.
+#[derive(Debug)]
+pub struct App {
+    addresses: Vec<SocketAddr>,
+    /// By worker, then by listener.
+    sockets: Vec<Vec<std::net::TcpListener>>,
+    admin: Option<(std::net::TcpListener, Option<String>)>,
+    access_log: Arc<AccessLog>,
+    reloader: Reloader,
+}
+
+impl App {
+    /// Binds every address and reads every file that the configuration names; relative paths are relative to `base`.
+    ///
+    /// # Errors
+    /// When an address is taken, or a file cannot be used.
+    pub fn bind(config: Config, base: &Path) -> Result<Self, StartError> {
+        let workers = workers(&config);
+        let (addresses, sockets) = bind_listeners(&config, workers)?;
+        let admin = config.admin.as_ref().map(|admin| bind_admin(admin, base)).transpose()?;
+        let keys = reload::keys(&config, base, None)?;
+        let access_log = AccessLog::start(&config.access_log)
+            .map_err(ReloadError::failed(|| "opening the access log".to_owned()))?;
+        let access_log = Arc::new(access_log);
+        let registry = Arc::new(Registry::new(workers));
+        let published = Published::new(Snapshot::new(&config, &keys, &registry, 1, Instant::now()));
+        let reloader = Reloader {
+            file: None,
+            base: base.to_owned(),
+            config,
+            keys,
+            registry,
+            published: Arc::new(published),
+            access_log: Arc::clone(&access_log),
+        };
+        Ok(Self { addresses, sockets, admin, access_log, reloader })
+    }
+
+    /// Reloads come from this file.
+    #[must_use]
+    pub fn reload_from(mut self, file: PathBuf) -> Self {
+        self.reloader.file = Some(file);
+        self
+    }
+
+    /// The addresses clients are accepted on, in the order of the file, real ports.
+    pub fn listeners(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The address of the admin endpoint.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+    }
+
+    /// Starts the workers and the control plane, each on a thread of its own.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(self) -> io::Result<Running> {
+        let Self { addresses, sockets, admin, access_log, reloader } = self;
+        let base = reloader.base.clone();
+        let state_dir = reloader.config.state_dir.as_ref().map(|state_dir| base.join(state_dir));
+        if let Some(state_dir) = &state_dir {
+            restore_orders(state_dir, &reloader.published);
+        }
+        let (workers_drain, watcher) = drain::new();
+        let (control_drain, control_watcher) = drain::new();
+        let settings = &reloader.config.listeners;
+        let listeners: Arc<[(Listening, config::Listener)]> = addresses
+            .iter()
+            .zip(settings)
+            .map(|(address, settings)| {
+                let max_connections = settings.max_connections;
+                let listening = Listening { address: *address, connections: Arc::default(), max_connections };
+                (listening, settings.clone())
+            })
+            .collect();
+        let (reload, reloads) = mpsc::channel(RELOAD_QUEUE);
+        let (settled, is_settled) = watch::channel(false);
+        let shared = Shared {
+            published: Arc::clone(&reloader.published),
+            reload: reload.clone(),
+            connections: listeners
+                .iter()
+                .map(|(listening, _)| (listening.address.to_string(), Arc::clone(&listening.connections)))
+                .collect(),
+            reloads: Arc::new(ReloadCounters::default()),
+            settled: is_settled,
+            orders_changed: Notify::new(),
+            access_log_dropped: access_log.dropped(),
+            started: SystemTime::now(),
+        };
+        let mut running =
+            Running { workers_drain, control_drain, workers: Vec::new(), control: None, reload, access_log: None };
+        let (inboxes, inbox_ends) = Inboxes::new(sockets.len());
+        for (index, (sockets, inbox)) in sockets.into_iter().zip(inbox_ends).enumerate() {
+            let setup = worker::Setup {
+                index,
+                sockets,
+                listeners: Arc::clone(&listeners),
+                inboxes: inboxes.clone(),
+                inbox,
+                published: Arc::clone(&reloader.published),
+                log: access_log.worker(Rng::new()),
+                keeps_log: reloader.config.access_log.target != AccessLogTarget::Off,
+                rng: Rng::new(),
+                drain: watcher.clone(),
+            };
+            running.workers.push(spawn(format!("worker-{index}"), move || worker::run(setup))?);
+        }
+        let control = control::Setup {
+            reloader,
+            reloads,
+            admin,
+            shared: Arc::new(shared),
+            settled,
+            state_dir,
+            workers_drain: watcher,
+            drain: control_watcher,
+        };
+        running.control = Some(spawn("control".to_owned(), move || control::run(control))?);
+        running.access_log = Some(access_log);
+        Ok(running)
+    }
+}
+
+/// Stickpin at work. Dropping it stops at once.
+#[derive(Debug)]
+pub struct Running {
+    workers_drain: drain::Trigger,
+    control_drain: drain::Trigger,
+    workers: Vec<JoinHandle<()>>,
+    control: Option<JoinHandle<()>>,
+    reload: mpsc::Sender<ReloadRequest>,
+    access_log: Option<Arc<AccessLog>>,
+}
+
+impl Running {
+    /// Reads the configuration file again. Gives the number of the new generation.
+    ///
+    /// # Errors
+    /// When anything is wrong with it; nothing was changed then.
+    pub async fn reload(&self) -> Result<u64, ReloadError> {
+        let stopping =
+            || ReloadError::Failed { what: "reloading".to_owned(), source: "the process is stopping".into() };
+        let (request, answer) = oneshot::channel();
+        self.reload.send(request).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// Accepts nothing more, and lets what is under way finish until the deadline. Returns at once.
+    pub fn drain(&self, deadline: Duration) {
+        self.workers_drain.drain(deadline, Instant::now());
+    }
+
+    /// Whether every worker has ended.
+    pub fn has_ended(&self) -> bool {
+        self.workers.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Stops: finishes what is under way, until the deadline. Blocks until everything has ended.
+    pub fn stop(mut self, deadline: Duration) {
+        self.drain(deadline);
+        self.join();
+    }
+
+    fn join(&mut self) {
+        for worker in self.workers.drain(..) {
+            // A worker that panicked has said so; there is nothing left of it to stop.
+            let _ = worker.join();
+        }
+        self.control_drain.stop();
+        if let Some(control) = self.control.take() {
+            let _ = control.join();
+        }
+        if let Some(access_log) = self.access_log.take().and_then(Arc::into_inner) {
+            access_log.finish(LOG_TIMEOUT);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.workers_drain.stop();
+        self.join();
+    }
+}
+
+fn workers(config: &Config) -> usize {
+    config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
+}
+
+type Bound = (Vec<SocketAddr>, Vec<Vec<std::net::TcpListener>>);
+
+/// One socket for each worker and listener. Whatever port the first worker's socket got, the others share.
+fn bind_listeners(config: &Config, workers: usize) -> Result<Bound, StartError> {
+    let mut addresses = Vec::new();
+    let mut sockets: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    for (index, settings) in config.listeners.iter().enumerate() {
+        let failed =
+            |source| StartError::Bind { key: format!("listeners[{index}]"), address: settings.address, source };
+        // `SO_REUSEPORT` lets two processes share a port without a word, so look first whether somebody is there.
+        if settings.address.port() != 0 {
+            std::net::TcpListener::bind(settings.address).map_err(failed)?;
+        }
+        let mut address = settings.address;
+        for sockets in &mut sockets {
+            let socket = listener::bind(address).map_err(failed)?;
+            address = socket.local_addr().map_err(failed)?;
+            sockets.push(socket);
+        }
+        addresses.push(address);
+    }
+    Ok((addresses, sockets))
+}
+
+fn bind_admin(admin: &config::Admin, base: &Path) -> Result<(std::net::TcpListener, Option<String>), StartError> {
+    let failed = |source| StartError::Bind { key: "admin".to_owned(), address: admin.address, source };
+    let listener = std::net::TcpListener::bind(admin.address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let token = match &admin.token_file {
+        Some(file) => {
+            let file = base.join(file);
+            let what = || format!("reading the admin token in {}", file.display());
+            Some(admin::read_token(&file).map_err(ReloadError::failed(what))?)
+        }
+        None => None,
+    };
+    Ok((listener, token))
+}
+
+fn spawn(name: String, run: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.clone()).spawn(move || {
+        if let Err(error) = run() {
+            tracing::error!(thread = name, %error, "a thread could not do its work");
+        }
+    })
+}

@@ -1,0 +1,105 @@
+//! The operator's orders: a backend's admin state, and its weight.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+
+use super::error::ApiError;
+use super::view::{AdminStateView, BackendView, Now};
+use super::{Context, find_member, find_pool};
+use crate::config::{self, Weight};
+
+/// The order for a backend's admin state.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StateOrder {
+    /// Who may come to the backend from now on.
+    state: AdminStateView,
+    /// How long a drain lets its clients stay, as in `10m`; without it they stay until they are idle.
+    #[serde(default, deserialize_with = "duration")]
+    #[schemars(with = "Option<String>")]
+    deadline: Option<Duration>,
+}
+
+/// The order for a backend's weight.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WeightOrder {
+    /// Stands in for the weight in the file, until that one changes; `null` takes the order back.
+    #[serde(deserialize_with = "weight_or_null")]
+    #[schemars(schema_with = "weight_schema")]
+    weight: Option<Weight>,
+}
+
+type Target = Result<Path<(String, String)>, PathRejection>;
+
+pub(super) async fn state(
+    State(context): State<Arc<Context>>,
+    path: Target,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<BackendView>, ApiError> {
+    let Path((pool, backend)) = path?;
+    let snapshot = context.shared.published.load();
+    let member = find_member(find_pool(&snapshot, &pool)?, &backend)?;
+    let order: StateOrder = order(&body?)?;
+    if order.deadline.is_some() && order.state != AdminStateView::Draining {
+        let message = "deadline: only a drain has one";
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
+    }
+    let now = Now::read();
+    let deadline = order.deadline.map(|deadline| now.monotonic + deadline);
+    member.backend.set_admin_state(order.state.into(), deadline, now.monotonic);
+    context.shared.orders_changed.notify_one();
+    Ok(Json(BackendView::of(member, now)))
+}
+
+pub(super) async fn weight(
+    State(context): State<Arc<Context>>,
+    path: Target,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<BackendView>, ApiError> {
+    let Path((pool, backend)) = path?;
+    let snapshot = context.shared.published.load();
+    let member = find_member(find_pool(&snapshot, &pool)?, &backend)?;
+    let order: WeightOrder = order(&body?)?;
+    let from = member.backend.weight();
+    member.backend.order_weight(order.weight.map(Weight::get));
+    tracing::info!(pool, backend, from, to = member.backend.weight(), "weight ordered");
+    context.shared.orders_changed.notify_one();
+    Ok(Json(BackendView::of(member, Now::read())))
+}
+
+/// Reads an order: 400 for what is not JSON, 422 for JSON that is not the order.
+fn order<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let order = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let status = if error.inner().is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
+        ApiError::new(status, error.to_string())
+    })?;
+    json.end().map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    Ok(order)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| config::duration(&text).map_err(D::Error::custom)).transpose()
+}
+
+fn weight_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Weight>, D::Error> {
+    let Some(value) = Option::<serde_json::Value>::deserialize(deserializer)? else { return Ok(None) };
+    let weight = value.as_u64().and_then(|weight| u32::try_from(weight).ok()).and_then(Weight::new);
+    let expected = || D::Error::custom(format!("expected 0 to {} or null, found {value}", Weight::MAX));
+    weight.map(Some).ok_or_else(expected)
+}
+
+fn weight_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["integer", "null"], "minimum": 0, "maximum": Weight::MAX })
+}

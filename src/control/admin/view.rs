@@ -1,0 +1,372 @@
+//! What the API shows: serialised types, apart from the internal ones, so that either can change without the other.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
+
+use crate::config::{Affinity, Balance, Sessions};
+use crate::pool::backend::Drain;
+use crate::pool::{AdminState, Health, Member, Memory};
+use crate::proxy::snapshot::{Pool, Snapshot};
+use crate::telemetry::words::Placement;
+
+/// Both clocks, read once a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) monotonic: Instant,
+    pub(super) wall: SystemTime,
+}
+
+impl Now {
+    pub(super) fn read() -> Self {
+        Self { monotonic: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// RFC 3339 in UTC, to the second; `None` beyond what a calendar can show.
+    fn date(self, at: Instant) -> Option<String> {
+        let since = self.wall.duration_since(UNIX_EPOCH).ok()?;
+        let since = match at.checked_duration_since(self.monotonic) {
+            Some(ahead) => since.checked_add(ahead)?,
+            None => since.checked_sub(self.monotonic.duration_since(at))?,
+        };
+        // Rounded, because the two clocks are read one after the other.
+        let seconds = (since + Duration::from_millis(500)).as_secs();
+        OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()?.format(&Rfc3339).ok()
+    }
+}
+
+/// The process answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct LiveView {
+    /// Always true.
+    pub(super) live: bool,
+}
+
+/// The process may receive traffic.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ReadyView {
+    /// Always true; otherwise there is an error.
+    pub(super) ready: bool,
+}
+
+/// The configuration was read again.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ReloadView {
+    /// Number of the snapshot that took effect.
+    pub(super) generation: u64,
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ErrorView {
+    /// In words.
+    pub(super) error: String,
+    /// Why the process is not ready: `starting` or `draining`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<&'static str>,
+    /// Names that would have been found.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) known: Vec<String>,
+    /// What is wrong with the configuration file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) problems: Vec<ProblemView>,
+}
+
+/// One thing that is wrong with the configuration file.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ProblemView {
+    /// Where in the tree, as in `pools.shop.backends[2].weight`.
+    pub(super) path: String,
+    /// Counted from 1; `null` when no line is to blame.
+    pub(super) line: Option<usize>,
+    /// What was expected and what was found.
+    pub(super) message: String,
+}
+
+/// Every pool.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct PoolsView {
+    /// Number of the snapshot that is in effect.
+    generation: u64,
+    /// In the order of the file.
+    pools: Vec<PoolView>,
+}
+
+impl PoolsView {
+    pub(super) fn of(snapshot: &Snapshot, now: Now) -> Self {
+        let pools = snapshot.pools.iter().map(|pool| PoolView::of(pool, now)).collect();
+        Self { generation: snapshot.generation, pools }
+    }
+}
+
+/// One pool.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct PoolView {
+    name: String,
+    sessions: SessionsView,
+    balance: BalanceView,
+    affinity: AffinityView,
+    /// In the order of the file.
+    backends: Vec<BackendView>,
+    /// Requests so far by what was decided for them; only what occurred.
+    placements: Vec<PlacementView>,
+}
+
+impl PoolView {
+    pub(super) fn of(pool: &Pool, now: Now) -> Self {
+        let counts = Placement::ALL.into_iter().zip(pool.counters.placements());
+        Self {
+            name: pool.settings.name.as_ref().to_owned(),
+            sessions: pool.settings.sessions.into(),
+            balance: pool.settings.balance.into(),
+            affinity: (&pool.settings.affinity).into(),
+            backends: pool.members.iter().map(|member| BackendView::of(member, now)).collect(),
+            placements: counts
+                .filter(|(_, requests)| *requests > 0)
+                .map(|(placement, requests)| PlacementView {
+                    placement: placement.as_str(),
+                    reason: placement.reason(),
+                    requests,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Requests with the same placement.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct PlacementView {
+    placement: &'static str,
+    /// Empty for placements that need none.
+    reason: &'static str,
+    requests: u64,
+}
+
+/// One backend.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct BackendView {
+    name: String,
+    address: String,
+    /// In effect: what was ordered, else what the file says.
+    weight: u32,
+    /// What the file says, while an order stands in for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_weight: Option<u32>,
+    health: HealthView,
+    admin_state: AdminStateView,
+    /// Clients that used their pin here within the idle timeout.
+    active_pins: u64,
+    /// Requests sent whose reply has not fully ended.
+    in_flight: u32,
+    /// Seconds since `health` changed.
+    changed_seconds_ago: u64,
+    /// Whether it may still hold its sessions; only while unhealthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<MemoryView>,
+    /// Only while draining.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain: Option<DrainView>,
+}
+
+impl BackendView {
+    pub(super) fn of(member: &Member, now: Now) -> Self {
+        let backend = &member.backend;
+        let standing = backend.standing();
+        Self {
+            name: backend.id().name.as_ref().to_owned(),
+            address: member.address.to_string(),
+            weight: backend.weight(),
+            file_weight: backend.weight_order().map(|(_, file)| file),
+            health: standing.health.into(),
+            admin_state: standing.admin.into(),
+            active_pins: backend.active_pins(),
+            in_flight: backend.in_flight(),
+            changed_seconds_ago: now.monotonic.saturating_duration_since(backend.health_changed_at()).as_secs(),
+            memory: (standing.health == Health::Unhealthy).then(|| standing.memory.into()),
+            drain: backend.drain().map(|drain| DrainView::of(drain, backend.active_pins(), now)),
+        }
+    }
+}
+
+/// A drain in progress.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct DrainView {
+    /// When whoever is left has to go, in RFC 3339; `null`: never.
+    deadline: Option<String>,
+    /// Clients that used their pin here within the idle timeout.
+    pins_left: u64,
+    /// When the last one is expected to be gone, in RFC 3339; `null` when there is no telling.
+    eta: Option<String>,
+}
+
+impl DrainView {
+    fn of(drain: Drain, pins_left: u64, now: Now) -> Self {
+        Self { deadline: drain.deadline.and_then(|deadline| now.date(deadline)), pins_left, eta: None }
+    }
+}
+
+/// What we measured.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum HealthView {
+    /// Not measured yet.
+    Starting,
+    /// It works.
+    Healthy,
+    /// It failed once.
+    Suspect,
+    /// It failed often enough.
+    Unhealthy,
+}
+
+impl From<Health> for HealthView {
+    fn from(health: Health) -> Self {
+        match health {
+            Health::Starting => Self::Starting,
+            Health::Healthy => Self::Healthy,
+            Health::Suspect => Self::Suspect,
+            Health::Unhealthy => Self::Unhealthy,
+        }
+    }
+}
+
+/// What the operator ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum AdminStateView {
+    /// Serves everybody.
+    Enabled,
+    /// Serves pinned clients only.
+    Draining,
+    /// Serves nobody.
+    Disabled,
+}
+
+impl From<AdminState> for AdminStateView {
+    fn from(state: AdminState) -> Self {
+        match state {
+            AdminState::Enabled => Self::Enabled,
+            AdminState::Draining => Self::Draining,
+            AdminState::Disabled => Self::Disabled,
+        }
+    }
+}
+
+impl From<AdminStateView> for AdminState {
+    fn from(state: AdminStateView) -> Self {
+        match state {
+            AdminStateView::Enabled => Self::Enabled,
+            AdminStateView::Draining => Self::Draining,
+            AdminStateView::Disabled => Self::Disabled,
+        }
+    }
+}
+
+/// What is known of the memory of an unhealthy backend.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum MemoryView {
+    /// It is silent at worst.
+    MayHold,
+    /// Its process is gone, and its sessions with it.
+    Gone,
+}
+
+impl From<Memory> for MemoryView {
+    fn from(memory: Memory) -> Self {
+        match memory {
+            Memory::MayHold => Self::MayHold,
+            Memory::Gone => Self::Gone,
+        }
+    }
+}
+
+/// Where the app keeps its sessions.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SessionsView {
+    /// Only in the memory of the backend that created them.
+    Local,
+    /// On every backend.
+    Replicated,
+    /// On a primary and one secondary.
+    Backup,
+    /// In a store that all backends share.
+    External,
+}
+
+impl From<Sessions> for SessionsView {
+    fn from(sessions: Sessions) -> Self {
+        match sessions {
+            Sessions::Local => Self::Local,
+            Sessions::Replicated => Self::Replicated,
+            Sessions::Backup => Self::Backup,
+            Sessions::External => Self::External,
+        }
+    }
+}
+
+/// How a client without a pin is placed.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum BalanceView {
+    /// Fewest active pins per weight, of two random choices.
+    LeastPins,
+    /// Fewest in-flight requests per weight.
+    LeastRequests,
+    /// Smooth weighted round robin.
+    RoundRobin,
+    /// Weighted random.
+    Random,
+    /// The less loaded of two weighted random choices.
+    TwoChoices,
+}
+
+impl From<Balance> for BalanceView {
+    fn from(balance: Balance) -> Self {
+        match balance {
+            Balance::LeastPins => Self::LeastPins,
+            Balance::LeastRequests => Self::LeastRequests,
+            Balance::RoundRobin => Self::RoundRobin,
+            Balance::Random => Self::Random,
+            Balance::TwoChoices => Self::TwoChoices,
+        }
+    }
+}
+
+/// How a client keeps coming back.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum AffinityView {
+    /// Not at all.
+    Off,
+    /// By Stickpin's own sealed cookie.
+    Cookie,
+}
+
+impl From<&Affinity> for AffinityView {
+    fn from(affinity: &Affinity) -> Self {
+        match affinity {
+            Affinity::Off => Self::Off,
+            Affinity::Cookie(_) => Self::Cookie,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_shown_as_a_date_before_and_after_it_has_passed() {
+        let now = Now { monotonic: Instant::now(), wall: UNIX_EPOCH + Duration::from_millis(1_700_000_000_700) };
+        let ahead = now.monotonic + Duration::from_secs(600);
+        assert_eq!(now.date(ahead).as_deref(), Some("2023-11-14T22:23:21Z"));
+        let later = Now { monotonic: ahead + Duration::from_secs(5), wall: now.wall + Duration::from_secs(605) };
+        assert_eq!(later.date(ahead).as_deref(), Some("2023-11-14T22:23:21Z"));
+    }
+}

@@ -1,0 +1,158 @@
+//! Whatever is not a request: health, reload, orders, the admin endpoint. One thread of its own; workers never wait for
+//! it, it waits for nobody's request.
+
+pub mod health;
+
+pub mod state_dir;
+
+pub mod reload;
+
+pub mod admin;
+
+mod pins;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::drain;
+use crate::proxy::snapshot::Published;
+use admin::{ReloadRequest, Shared};
+use reload::Reloader;
+use state_dir::{Moment, ORDERS_FILE, Orders};
+
+/// How often active pins are counted and drains looked at.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether every backend has been measured.
+const SETTLING: Duration = Duration::from_millis(10);
+
+/// What the control plane is made of.
+#[derive(Debug)]
+pub struct Setup {
+    /// Reloads.
+    pub reloader: Reloader,
+    /// Orders to reload.
+    pub reloads: mpsc::Receiver<ReloadRequest>,
+    /// The admin endpoint, bound, and its token.
+    pub admin: Option<(std::net::TcpListener, Option<String>)>,
+    /// What the admin endpoint shows.
+    pub shared: Arc<Shared>,
+    /// Becomes true when every backend has been measured.
+    pub settled: watch::Sender<bool>,
+    /// Where orders are kept.
+    pub state_dir: Option<PathBuf>,
+    /// The workers' drain: `/ready` tells of it.
+    pub workers_drain: drain::Watcher,
+    /// When the control plane itself has to end.
+    pub drain: drain::Watcher,
+}
+
+/// Runs the control plane on the current thread until it is told to stop.
+///
+/// # Errors
+/// When the runtime cannot be made, or the admin endpoint cannot be served.
+pub fn run(setup: Setup) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    runtime.block_on(serve(setup))
+}
+
+async fn serve(setup: Setup) -> io::Result<()> {
+    let Setup { mut reloader, mut reloads, admin, shared, settled, state_dir, workers_drain, mut drain } = setup;
+    let published = Arc::clone(&shared.published);
+    tokio::task::spawn_local(health::run(Arc::clone(&published), drain.clone()));
+    tokio::task::spawn_local(settle(Arc::clone(&published), settled));
+    tokio::task::spawn_local(every_second(Arc::clone(&published)));
+    if let Some((listener, token)) = admin {
+        let listener = TcpListener::from_std(listener)?;
+        let shared = Arc::clone(&shared);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = admin::serve(listener, token, shared, workers_drain).await {
+                tracing::error!(%error, "the admin endpoint ended");
+            }
+        });
+    }
+    loop {
+        tokio::select! {
+            Some(answer) = reloads.recv() => {
+                let result = reloader.reload();
+                note(&shared, &result);
+                // Whoever asked may be gone; the reload took place all the same.
+                let _ = answer.send(result);
+            }
+            () = shared.orders_changed.notified() => {
+                reloader.publish();
+                if let Some(state_dir) = &state_dir {
+                    save_orders(state_dir, &published).await;
+                }
+            }
+            () = drain.stopped() => return Ok(()),
+        }
+    }
+}
+
+fn note(shared: &Shared, result: &Result<u64, reload::ReloadError>) {
+    match result {
+        Ok(generation) => {
+            shared.reloads.ok.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(generation, "reloaded");
+        }
+        Err(error) => {
+            shared.reloads.failed.fetch_add(1, Ordering::Relaxed);
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::error!(%error, cause, "the reload changed nothing");
+        }
+    }
+}
+
+async fn settle(published: Arc<Published>, settled: watch::Sender<bool>) {
+    while !health::settled(&published) {
+        tokio::time::sleep(SETTLING).await;
+    }
+    settled.send_replace(true);
+    // Kept until the end: a receiver takes a dropped sender for the end of the process.
+    settled.closed().await;
+}
+
+async fn every_second(published: Arc<Published>) {
+    let mut interval = tokio::time::interval(SECOND);
+    loop {
+        interval.tick().await;
+        pins::count(&published.load(), Instant::now());
+    }
+}
+
+async fn save_orders(state_dir: &Path, published: &Published) {
+    let orders = {
+        let snapshot = published.load();
+        let members = snapshot.pools.iter().flat_map(|pool| &pool.members);
+        Orders::collect(members.map(|member| &*member.backend), moment())
+    };
+    let file = state_dir.join(ORDERS_FILE);
+    let saved = tokio::task::spawn_blocking(move || state_dir::save(&file, &orders)).await;
+    if let Ok(Err(error)) = saved {
+        tracing::error!(%error, "the orders are in force, but could not be kept for a restart");
+    }
+}
+
+/// Puts the orders that were kept in force again. Call it before the first request.
+pub fn restore_orders(state_dir: &Path, published: &Published) {
+    match state_dir::load(&state_dir.join(ORDERS_FILE)) {
+        Ok(orders) => {
+            let snapshot = published.load();
+            let members = snapshot.pools.iter().flat_map(|pool| &pool.members);
+            orders.apply(members.map(|member| &*member.backend), moment());
+        }
+        Err(error) => tracing::error!(%error, "the operator's orders could not be read; going on without"),
+    }
+}
+
+fn moment() -> Moment {
+    Moment { instant: Instant::now(), wall: SystemTime::now() }
+}

@@ -1,0 +1,166 @@
+//! A changed file becomes the next snapshot; on any error the old one stays, and it is said why.
+
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::state_dir;
+use crate::config::{Config, Problems};
+use crate::pool::Registry;
+use crate::proxy::affinity::KeyRing;
+use crate::proxy::snapshot::{Published, Snapshot};
+use crate::telemetry::access_log::AccessLog;
+
+/// Why a file could not take effect.
+#[derive(Debug)]
+pub enum ReloadError {
+    /// The file is wrong.
+    Invalid(Problems),
+    /// Something that it takes could not be had: the file itself, or one that it names.
+    Failed {
+        /// What was tried, as in `reading stickpin.yaml`.
+        what: String,
+        /// Why it failed.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl ReloadError {
+    /// For `map_err`: what was tried.
+    pub fn failed<E: Into<Box<dyn Error + Send + Sync>>>(what: impl FnOnce() -> String) -> impl FnOnce(E) -> Self {
+        |source| Self::Failed { what: what(), source: source.into() }
+    }
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(problems) => problems.fmt(f),
+            Self::Failed { what, .. } => f.write_str(what),
+        }
+    }
+}
+
+impl Error for ReloadError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            // Displayed already.
+            Self::Invalid(_) => None,
+            Self::Failed { source, .. } => Some(&**source),
+        }
+    }
+}
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// When it cannot be read, or is wrong.
+pub fn read(file: &Path) -> Result<Config, ReloadError> {
+    let text = std::fs::read_to_string(file).map_err(ReloadError::failed(|| format!("reading {}", file.display())))?;
+    Config::parse(&file.display().to_string(), &text).map_err(ReloadError::Invalid)
+}
+
+/// The cookie keys: of the file that the configuration names, else generated, and kept in the state directory when there
+/// is one. `had` are keys generated before, for a process that has nowhere to keep them.
+///
+/// # Errors
+/// When the file cannot be read or written, or is wrong.
+pub fn keys(config: &Config, base: &Path, had: Option<&KeyRing>) -> Result<KeyRing, ReloadError> {
+    let parse = |file: &Path, text: &str| {
+        KeyRing::parse(text).map_err(ReloadError::failed(|| format!("reading the cookie keys in {}", file.display())))
+    };
+    if let Some(file) = &config.cookie_keys_file {
+        let file = base.join(file);
+        let text = std::fs::read_to_string(&file)
+            .map_err(ReloadError::failed(|| format!("reading the cookie keys in {}", file.display())))?;
+        return parse(&file, &text);
+    }
+    if let Some(state_dir) = &config.state_dir {
+        let file = base.join(state_dir).join(state_dir::COOKIE_KEYS_FILE);
+        let is_new = !file.exists();
+        let text = state_dir::cookie_keys(&file)
+            .map_err(ReloadError::failed(|| format!("keeping the cookie keys in {}", file.display())))?;
+        if is_new {
+            tracing::info!(file = %file.display(), "generated a cookie key; replicas need the same file");
+        }
+        return parse(&file, &text);
+    }
+    if let Some(had) = had {
+        return Ok(had.clone());
+    }
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(|error| ReloadError::Failed {
+        what: "generating a cookie key".to_owned(),
+        source: error.to_string().into(),
+    })?;
+    tracing::warn!(
+        "generated a cookie key that ends with this process; set cookie_keys_file, or state_dir, so that pins outlive a \
+         restart and replicas understand each other's"
+    );
+    Ok(KeyRing::from_random(key))
+}
+
+/// Whoever reloads: the only one that publishes snapshots after the first.
+#[derive(Debug)]
+pub struct Reloader {
+    /// The file that is read again; `None` when the configuration did not come from one.
+    pub file: Option<PathBuf>,
+    /// What relative paths in it are relative to.
+    pub base: PathBuf,
+    /// The configuration in force.
+    pub config: Config,
+    /// The keys in force.
+    pub keys: KeyRing,
+    /// What outlives each generation.
+    pub registry: Arc<Registry>,
+    /// Where snapshots go.
+    pub published: Arc<Published>,
+    /// Opened again at each reload, so that its file can be rotated.
+    pub access_log: Arc<AccessLog>,
+}
+
+impl Reloader {
+    /// Reads the file again and publishes what it says. Gives the number of the new generation.
+    ///
+    /// # Errors
+    /// When anything is wrong with it; nothing was changed then.
+    pub fn reload(&mut self) -> Result<u64, ReloadError> {
+        let Some(file) = &self.file else {
+            let source = "the configuration did not come from a file".into();
+            return Err(ReloadError::Failed { what: "reloading".to_owned(), source });
+        };
+        let config = read(file)?;
+        let keys = keys(&config, &self.base, Some(&self.keys))?;
+        self.access_log
+            .reopen(&config.access_log)
+            .map_err(ReloadError::failed(|| "opening the access log".to_owned()))?;
+        self.tell_what_needs_a_restart(&config);
+        self.config = config;
+        self.keys = keys;
+        Ok(self.publish())
+    }
+
+    /// Publishes the configuration in force once more, for weights that tables were built from.
+    pub fn publish(&self) -> u64 {
+        let generation = self.published.generation() + 1;
+        let snapshot = Snapshot::new(&self.config, &self.keys, &self.registry, generation, Instant::now());
+        self.published.publish(snapshot);
+        generation
+    }
+
+    fn tell_what_needs_a_restart(&self, new: &Config) {
+        let old = &self.config;
+        let changed = [
+            ("listeners", old.listeners != new.listeners),
+            ("workers", old.workers != new.workers),
+            ("admin", old.admin != new.admin),
+            ("state_dir", old.state_dir != new.state_dir),
+        ];
+        for (key, _) in changed.into_iter().filter(|(_, is_changed)| *is_changed) {
+            tracing::warn!(key, "changed in the file; it takes effect at the next start");
+        }
+    }
+}
