@@ -1,6 +1,6 @@
 //! The data path: from a client's request to a backend's reply.
 //!
-//! [`Proxy::handle`] is the story; the folders sort in the order in which a request meets them. One [`Proxy`] belongs to
+//! `Proxy::handle` is the story; the folders sort in the order in which a request meets them. One [`Proxy`] belongs to
 //! one worker and is used by that worker's thread alone: cells, no locks. What workers share comes in through
 //! [`snapshot::Published`] and the atomics of [`crate::pool::Backend`].
 

@@ -1,0 +1,207 @@
+//! A small app server that keeps logins in its own memory: what Stickpin stands in front of in the demo and the tests.
+//!
+//! | Request | Reply |
+//! |---|---|
+//! | `GET /` | a page for a browser: who am I, which server answered, a form to log in |
+//! | `POST /login?user=NAME` | begins a session in this server's memory, its id in the cookie `APPSESSION` |
+//! | `GET /whoami` | `user` or null, `visits` of the session, `session` `none`, `known` or `unknown` here; 200 in any case |
+//! | `GET /health` | 200, or what [`SessionApp::answer_health_with`] said; `X-Instance` names this life of the server |
+//! | `GET /echo` (any method) | the request's head as it arrived here, and the length of its body |
+//! | `POST /upload` | length and [`Checksum`] of the body |
+//! | `GET /bytes?n=N` | N bytes, with `Content-Length` |
+//! | `GET /chunks?n=N&delay_ms=D` | N chunks, D milliseconds apart |
+//! | `GET /broken?n=N` | announces N bytes and breaks off half way |
+//! | `GET /slow?ms=D` | a reply after D milliseconds |
+//!
+//! JSON replies say which server they are from: `served_by`. It runs on a thread of its own, so that a test may block
+//! while it answers.
+
+mod body;
+
+mod counts;
+
+mod handle;
+
+mod logins;
+
+mod page;
+
+mod parameters;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use http::StatusCode;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::runtime;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+pub use body::{Checksum, pattern};
+use handle::{App, handle};
+pub use logins::COOKIE;
+
+/// A running session app. Dropping it stops it at once.
+#[derive(Debug)]
+pub struct SessionApp {
+    address: SocketAddr,
+    app: Arc<App>,
+    life: Option<Life>,
+}
+
+#[derive(Debug)]
+struct Life {
+    stop: oneshot::Sender<Stop>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    AtOnce,
+    Finish(Duration),
+}
+
+impl SessionApp {
+    /// Listens on `address`, port 0 for any, and answers when this returns.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub fn start(name: &str, address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        let address = listener.local_addr()?;
+        let app = Arc::new(App::new(name));
+        let life = Some(Life::begin(listener, Arc::clone(&app))?);
+        Ok(Self { address, app, life })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.app.name
+    }
+
+    /// Where it listens, or did before it was stopped.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Requests begun in this life, probes of `/health` left out.
+    pub fn requests(&self) -> u64 {
+        self.app.counts.requests()
+    }
+
+    /// Requests whose reply has not begun; a client that leaves takes its request with it.
+    pub fn in_flight(&self) -> u64 {
+        self.app.counts.in_flight()
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> u64 {
+        self.app.counts.open()
+    }
+
+    /// Connections accepted in this life.
+    pub fn accepted(&self) -> u64 {
+        self.app.counts.accepted()
+    }
+
+    /// From now on `/health` is answered with this status.
+    pub fn answer_health_with(&self, status: StatusCode) {
+        self.app.set_health(status);
+    }
+
+    /// Closes the listener and every connection, as they are. When this returns, connecting is refused.
+    pub fn stop(&mut self) {
+        self.end(Stop::AtOnce);
+    }
+
+    /// Closes the listener, lets requests finish for at most `timeout`, then stops.
+    pub fn finish(&mut self, timeout: Duration) {
+        self.end(Stop::Finish(timeout));
+    }
+
+    /// Stops it, and begins another life on the same address: all logins are forgotten, the counts begin at 0.
+    ///
+    /// # Errors
+    /// The address was taken meanwhile.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.stop();
+        let listener = TcpListener::bind(self.address)?;
+        self.app = Arc::new(App::new(&self.app.name));
+        self.life = Some(Life::begin(listener, Arc::clone(&self.app))?);
+        Ok(())
+    }
+
+    fn end(&mut self, stop: Stop) {
+        let Some(life) = self.life.take() else { return };
+        // Either may fail only because the thread has ended already.
+        let _ = life.stop.send(stop);
+        let _ = life.thread.join();
+    }
+}
+
+impl Drop for SessionApp {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Life {
+    fn begin(listener: TcpListener, app: Arc<App>) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        // The runtime ends with the thread, and with it every task and its socket.
+        let thread = thread::Builder::new().name(app.name.clone()).spawn(move || {
+            runtime.block_on(async {
+                if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {
+                    serve(listener, app, stopped).await;
+                }
+            });
+        })?;
+        Ok(Self { stop, thread })
+    }
+}
+
+async fn serve(listener: tokio::net::TcpListener, app: Arc<App>, mut stopped: oneshot::Receiver<Stop>) {
+    let mut connections = JoinSet::new();
+    let (finish, finishing) = watch::channel(());
+    let stop = loop {
+        tokio::select! {
+            stop = &mut stopped => break stop.unwrap_or(Stop::AtOnce),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, Arc::clone(&app), finishing.clone()));
+                }
+                // Out of descriptors, most likely: trying again at once would spin.
+                Err(_) => sleep(Duration::from_millis(10)).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    };
+    drop(listener);
+    if let Stop::Finish(within) = stop {
+        drop(finish);
+        let _ = timeout(within, async { while connections.join_next().await.is_some() {} }).await;
+    }
+}
+
+/// Until `finishing` has lost its sender, or the connection ends.
+async fn connection(stream: TcpStream, app: Arc<App>, mut finishing: watch::Receiver<()>) {
+    let _open = app.counts.open_one();
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(|request| handle(Arc::clone(&app), request));
+    let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = finishing.changed() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}

@@ -1,0 +1,95 @@
+//! Backends: session apps in this process, or as processes that can be killed and paused.
+
+use std::env;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
+
+use super::shared::session_app::SessionApp;
+use super::shared::session_process::SessionProcess;
+
+/// A session app on a thread of this process. It does what a [`SessionApp`] does.
+#[derive(Debug)]
+pub struct Backend(SessionApp);
+
+impl Backend {
+    /// Starts one on a free port.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(name: &str) -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self(SessionApp::start(name, any).expect("a loopback port is free"))
+    }
+
+    /// Its line in a pool's `backends`.
+    pub fn yaml(&self) -> String {
+        yaml(self.name(), self.address())
+    }
+}
+
+impl Deref for Backend {
+    type Target = SessionApp;
+
+    fn deref(&self) -> &SessionApp {
+        &self.0
+    }
+}
+
+impl DerefMut for Backend {
+    fn deref_mut(&mut self) -> &mut SessionApp {
+        &mut self.0
+    }
+}
+
+/// A session app as a process, the example `session_server`. It does what a [`SessionProcess`] does.
+#[derive(Debug)]
+pub struct BackendProcess(SessionProcess);
+
+impl BackendProcess {
+    /// Starts one on a free port, which it keeps through every restart.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(name: &str) -> Self {
+        let program = example("session_server");
+        Self(SessionProcess::start(&program, None, name).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// Its line in a pool's `backends`.
+    pub fn yaml(&self) -> String {
+        yaml(self.name(), self.address())
+    }
+}
+
+impl Deref for BackendProcess {
+    type Target = SessionProcess;
+
+    fn deref(&self) -> &SessionProcess {
+        &self.0
+    }
+}
+
+impl DerefMut for BackendProcess {
+    fn deref_mut(&mut self) -> &mut SessionProcess {
+        &mut self.0
+    }
+}
+
+fn yaml(name: &str, address: SocketAddr) -> String {
+    format!("{{ name: {name}, address: \"{address}\" }}")
+}
+
+/// The program of an example.
+///
+/// `cargo test` builds the examples of the same profile next to the tests; `cargo test --test NAME` does not.
+///
+/// # Panics
+/// When it is not built.
+pub fn example(name: &str) -> PathBuf {
+    let test = env::current_exe().expect("the test has a path");
+    let profile = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
+    let program = profile.join("examples").join(name);
+    assert!(program.exists(), "{} is missing: cargo build --example {name}", program.display());
+    program
+}

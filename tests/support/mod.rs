@@ -1,0 +1,50 @@
+//! What the tests stand on: backends, Stickpin in process and as a process, bounded waiting.
+//!
+//! Everything started here is stopped when it is dropped, by its own handle and never by its name.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "a library in all but name: several test binaries include it, and each uses its own part"
+)]
+
+#[path = "../../examples/support/mod.rs"]
+mod shared;
+
+mod admin;
+
+mod backend;
+
+mod process;
+
+mod running;
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+pub use admin::Admin;
+pub use backend::{Backend, BackendProcess, example};
+pub use process::StickpinProcess;
+pub use running::Stickpin;
+pub use shared::client::{Client, ClientError, Cookies, Reply};
+pub use shared::port::ReservedPort;
+pub use shared::session_app::{self, SessionApp};
+
+/// Longer than anything takes on a busy machine; a test that waits this long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Polls `condition` until it gives `Ok`, which is returned. Its `Err` is the state it saw instead.
+///
+/// # Panics
+/// With the last state seen, when [`PATIENCE`] is over.
+#[track_caller]
+pub fn until<T, S: Debug>(what: &str, condition: impl AsyncFnMut() -> Result<T, S>) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        match shared::until::until(what, PATIENCE, condition).await {
+            Ok(value) => value,
+            Err(expired) => panic!("{caller}: {expired}"),
+        }
+    }
+}

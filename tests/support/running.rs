@@ -1,0 +1,60 @@
+//! Stickpin in this process.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use stickpin::app::{App, Running};
+use stickpin::config::Config;
+
+use super::{Admin, Client};
+
+/// A Stickpin on threads of this process. Dropping it stops it.
+pub struct Stickpin {
+    listeners: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    running: Running,
+}
+
+impl Stickpin {
+    /// Starts one with this configuration, whose listeners should have port 0.
+    ///
+    /// # Panics
+    /// With every problem in it.
+    #[track_caller]
+    pub fn start(yaml: &str) -> Self {
+        let config = Config::parse("test.yaml", yaml).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
+        let app = App::bind(config, Path::new(".")).unwrap_or_else(|error| panic!("{error:?}\n{yaml}"));
+        let (listeners, admin) = (app.listeners().to_vec(), app.admin());
+        let running = app.start().unwrap_or_else(|error| panic!("{error}"));
+        Self { listeners, admin, running }
+    }
+
+    /// The first listener.
+    pub fn front(&self) -> SocketAddr {
+        self.listeners[0]
+    }
+
+    /// Every listener.
+    pub fn listeners(&self) -> &[SocketAddr] {
+        &self.listeners
+    }
+
+    /// A new client of the first listener, without cookies.
+    pub fn client(&self) -> Client {
+        Client::new(self.front())
+    }
+
+    /// A client of the admin endpoint.
+    ///
+    /// # Panics
+    /// When the configuration has none.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.admin.expect("the configuration has an admin endpoint"))
+    }
+
+    /// Stops it gracefully; returns when it has stopped.
+    pub fn stop(self, timeout: Duration) {
+        self.running.stop(timeout);
+    }
+}
