@@ -1,4 +1,35 @@
 //! Stickpin: a sticky-session layer-7 load balancer that knows where the session lives.
+//!
+//! This page is the map; the README says how to run it, `config/reference.yaml` lists
+//! every setting.
+//!
+//! # Life of a request
+//!
+//! A worker's [listener](proxy::accept::listener) takes the socket and gives it to the worker with the fewest connections.
+//! There [`proxy::accept::connection`] reads HTTP from it, [`proxy::accept::request`] refuses what two parsers could read
+//! differently, and [`proxy::accept::route`] names the pool. [`proxy::affinity`] opens the pin that came along; what is
+//! known of its home ([`pool::Backend`]) and where the pool keeps its sessions ([`pool::sessions`]) decide whether it is
+//! kept, detoured or rehomed ([`proxy::affinity::rehome`]). [`proxy::balance`] picks for whoever has no pin.
+//! [`proxy::forward`] writes the head that the backend sees, sends the request within its deadlines, and sends it
+//! elsewhere only when that is safe. [`proxy::respond`] finishes the reply, the pin goes with it if it changed, and the
+//! slot at the backend is released at the last byte.
+//!
+//! # Two planes
+//!
+//! **Data plane**: one thread a core, each with its own current-thread runtime, listening sockets and idle connections
+//! ([`proxy::worker`]). A request takes no lock and writes to no cache line that another core writes to, but for the
+//! backend's own counters.
+//! **Control plane**: one more thread ([`control`]): probes, reloads, orders, the admin endpoint. It publishes immutable
+//! [snapshots](proxy::snapshot) and small atomics; workers never wait for it.
+//! What is known of a backend belongs to its identity, pool and name ([`pool::registry`]), and outlives every snapshot.
+//!
+//! # Imports point left, never right
+//!
+//! `config, telemetry, drain` ← `pool` ← `proxy` ← `control` ← `app` ← `main`.
+//!
+//! Within `proxy`, the folders do not import one another, except that `accept` runs the tunnels of `forward`;
+//! `proxy/mod.rs`, `attempts.rs`, `visit.rs`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
+//! `balance` open no socket and start no task; time and chance are their arguments.
 
 pub mod config;
 

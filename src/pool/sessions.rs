@@ -105,4 +105,36 @@ mod tests {
             }
         }
     }
+
+    /// The table that operators read says what the code does.
+    #[test]
+    fn the_readme_shows_this_table() {
+        let readme = include_str!("../../README.md");
+        let words = |permit: Permit| match permit {
+            Permit::Keep => "keep",
+            Permit::WaitThenDetour => "wait, then detour",
+            Permit::Detour => "detour",
+            Permit::Rehome => "rehome",
+            Permit::RehomeLost => "rehome, session lost",
+            Permit::RehomePaced => "rehome, paced",
+        };
+        let label = |home: HomeState| match home {
+            HomeState::Available => "is available",
+            HomeState::Busy => "is busy",
+            HomeState::Suspect => "is suspect",
+            HomeState::AttemptFailed => "failed this request",
+            HomeState::Unreachable => "is out of reach",
+            HomeState::Disabled => "is disabled",
+            HomeState::Draining => "is draining",
+            HomeState::Gone => "is gone",
+            HomeState::HoldOver => "was away too long",
+            HomeState::Removed => "was removed",
+        };
+        for home in HomeState::ALL {
+            let cells = [Sessions::Local, Sessions::Replicated, Sessions::Backup, Sessions::External]
+                .map(|sessions| words(permit(sessions, home)));
+            let row = format!("| {} | {} |", label(home), cells.join(" | "));
+            assert!(readme.contains(&row), "the README lacks {row}");
+        }
+    }
 }

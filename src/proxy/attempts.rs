@@ -17,6 +17,7 @@ use super::forward::{
     AttemptError, Begun, Exchange, HeadError, Outgoing, ReplyHead, RequestBody, RequestHead, expects_continue,
     is_idempotent,
 };
+use super::respond::headers;
 use super::view::{Slot, View};
 use super::visit::{Destination, Next, Visit};
 use super::{Journal, Proxy, Target};
@@ -66,7 +67,8 @@ impl Proxy {
         loop {
             let next = {
                 let (mut balancer, mut rng) = (local.balancer.borrow_mut(), self.rng.borrow_mut());
-                visit.next(pool, &mut balancer, &tried, wait.is_over(), &mut rng, Instant::now())
+                let now = if tried.is_empty() { journal.started() } else { Instant::now() };
+                visit.next(pool, &mut balancer, &tried, wait.is_over(), &mut rng, now)
             };
             let destination = match next {
                 Next::Go(destination) => destination,
@@ -149,7 +151,7 @@ impl Proxy {
         };
         let outgoing = Outgoing {
             method: &parts.method,
-            expects_continue: expects_continue(parts.version, &parts.headers),
+            expects_continue: !body.is_empty() && expects_continue(parts.version, &parts.headers),
             timeouts: &pool.settings.timeouts,
             deadline: &client.deadline,
         };
@@ -254,7 +256,7 @@ fn pass_interim(client: &ClientConnection, version: Version, head: &ReplyHead) {
         return;
     }
     let mut headers = head.headers.clone();
-    super::respond::headers::strip(&mut headers, false);
+    headers::strip(&mut headers, false);
     let mut text =
         format!("HTTP/1.1 {} {}\r\n", head.status.as_str(), head.status.canonical_reason().unwrap_or("")).into_bytes();
     for (name, value) in &headers {

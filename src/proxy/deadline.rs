@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use slab::Slab;
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 pub struct Deadlines {
     slots: RefCell<Slab<Rc<Slot>>>,
     now: Cell<Instant>,
+    wall_seconds: Cell<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -30,8 +31,8 @@ struct Slot {
 
 impl Deadlines {
     /// None yet.
-    pub fn new(now: Instant) -> Self {
-        Self { slots: RefCell::default(), now: Cell::new(now) }
+    pub fn new(now: Instant, wall: SystemTime) -> Self {
+        Self { slots: RefCell::default(), now: Cell::new(now), wall_seconds: Cell::new(seconds(wall)) }
     }
 
     /// The time as of the last tick: at most [`TICK`] ago, and free.
@@ -39,9 +40,16 @@ impl Deadlines {
         self.now.get()
     }
 
+    /// The wall clock as of the last tick, in whole seconds: pins have to mean the same to every replica and after every
+    /// restart.
+    pub fn wall_seconds(&self) -> u32 {
+        self.wall_seconds.get()
+    }
+
     /// Takes the time, and wakes everybody whose deadline has passed. Linear in the number of deadlines.
-    pub fn tick(&self, now: Instant) {
+    pub fn tick(&self, now: Instant, wall: SystemTime) {
         self.now.set(now);
+        self.wall_seconds.set(seconds(wall));
         for (_, slot) in self.slots.borrow().iter() {
             if slot.at.get().is_some_and(|at| at <= now)
                 && let Some(waker) = slot.waker.borrow().as_ref()
@@ -66,6 +74,11 @@ impl Deadlines {
         let key = self.slots.borrow_mut().insert(Rc::clone(&slot));
         Deadline { all: Rc::clone(self), slot, key }
     }
+}
+
+fn seconds(wall: SystemTime) -> u32 {
+    let since_epoch = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// One deadline, which can be set again and again. Used by one task.
@@ -120,25 +133,25 @@ mod tests {
     #[test]
     fn a_deadline_is_noticed_by_the_first_tick_after_it_and_never_before() {
         let start = Instant::now();
-        let all = Rc::new(Deadlines::new(start));
+        let all = Rc::new(Deadlines::new(start, SystemTime::UNIX_EPOCH));
         let deadline = all.place();
         let cx = Context::from_waker(Waker::noop());
         assert_eq!(deadline.poll(&cx), Poll::Pending);
         deadline.set(Duration::from_secs(1));
-        all.tick(start + Duration::from_millis(1000));
+        all.tick(start + Duration::from_millis(1000), SystemTime::UNIX_EPOCH);
         assert_eq!(deadline.poll(&cx), Poll::Pending);
-        all.tick(start + Duration::from_millis(1050));
+        all.tick(start + Duration::from_millis(1050), SystemTime::UNIX_EPOCH);
         assert_eq!(deadline.poll(&cx), Poll::Ready(()));
         deadline.set(Duration::from_secs(1));
         assert_eq!(deadline.poll(&cx), Poll::Pending);
         deadline.clear();
-        all.tick(start + Duration::from_secs(60));
+        all.tick(start + Duration::from_secs(60), SystemTime::UNIX_EPOCH);
         assert_eq!(deadline.poll(&cx), Poll::Pending);
     }
 
     #[test]
     fn a_dropped_deadline_leaves_nothing_behind() {
-        let all = Rc::new(Deadlines::new(Instant::now()));
+        let all = Rc::new(Deadlines::new(Instant::now(), SystemTime::UNIX_EPOCH));
         let (first, second) = (all.place(), all.place());
         drop(first);
         assert_eq!(all.slots.borrow().len(), 1);
@@ -148,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_timeout_beyond_the_end_of_time_never_comes() {
-        let all = Rc::new(Deadlines::new(Instant::now()));
+        let all = Rc::new(Deadlines::new(Instant::now(), SystemTime::UNIX_EPOCH));
         let deadline = all.place();
         deadline.set(Duration::from_secs(u64::MAX / 2));
         assert!(!deadline.has_passed());

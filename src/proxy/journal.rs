@@ -78,6 +78,11 @@ impl Journal {
         self.line = Some(Box::new(Line { at, client, method, host, uri }));
     }
 
+    /// When the request came.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
     fn count(&self) {
         let Some(index) = self.pool else { return };
         let worker = self.proxy.worker;

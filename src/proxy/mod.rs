@@ -43,7 +43,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
 use crate::telemetry::access_log::WorkerLog;
@@ -100,11 +100,12 @@ impl Proxy {
         body: Incoming,
         journal: &mut Journal,
     ) -> Result<Served, ProxyError> {
-        let target = client.begin_request(|raw| check(parts, raw)).map_err(ProxyError::BadRequest)?;
+        let target =
+            client.begin_request(|raw| check(parts, !body.is_end_stream(), raw)).map_err(ProxyError::BadRequest)?;
         let route = view.snapshot.routes.find(target.host, target.path).ok_or(ProxyError::NoRoute)?;
         journal.pool = Some(route.pool);
         let pool = view.pool(route.pool);
-        let visit = Visit::begin(pool, route.affinity, &parts.headers, wall_seconds());
+        let visit = Visit::begin(pool, route.affinity, &parts.headers, self.clock.wall_seconds());
         journal.verdict = visit.verdict();
         let body = RequestBody::new(body, pool.settings.retry.body_limit);
         let request = attempts::Request { view, client, parts, target, pool: route.pool };
@@ -161,10 +162,4 @@ fn refuse(error: &ProxyError, mut journal: Journal, client: &Rc<ClientConnection
     journal.status = Some(error.status().as_u16());
     let page = error_page::page(error.status(), error.closes());
     page.map(|text| ReplyBody::Page(Page::new(text, journal, client)))
-}
-
-/// The wall clock in whole seconds: pins have to mean the same to every replica and after every restart.
-fn wall_seconds() -> u32 {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX)
 }

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
 use tokio::net::{TcpListener, TcpStream};
@@ -62,7 +62,7 @@ pub fn run(setup: Setup) -> std::io::Result<()> {
 
 async fn serve(setup: Setup) -> std::io::Result<()> {
     let Setup { index, sockets, listeners, inboxes, mut inbox, published, log, keeps_log, rng, mut drain } = setup;
-    let clock = Rc::new(Deadlines::new(Instant::now()));
+    let clock = Rc::new(Deadlines::new(Instant::now(), SystemTime::now()));
     let view = View::new(published.load(), index);
     let proxy = Rc::new(Proxy {
         worker: index,
@@ -152,7 +152,7 @@ async fn tick(proxy: Rc<Proxy>) {
     let mut swept = Instant::now();
     loop {
         let now = interval.tick().await;
-        proxy.clock.tick(Instant::now());
+        proxy.clock.tick(Instant::now(), SystemTime::now());
         if now.duration_since(swept) >= SWEEP {
             swept = now;
             proxy.client.sweep(now);

@@ -30,15 +30,17 @@ pub enum BadRequest {
     Connect,
 }
 
-/// Checks a request; `raw` is its head as it came, if it is at hand.
+/// Checks a request; `raw` is its head as it came, if it is at hand. Without a body there is no framing to check.
 ///
 /// # Errors
 /// See [`BadRequest`].
-pub fn check<'a>(parts: &'a Parts, raw: &[u8]) -> Result<Target<'a>, BadRequest> {
+pub fn check<'a>(parts: &'a Parts, has_body: bool, raw: &[u8]) -> Result<Target<'a>, BadRequest> {
     if parts.method == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
-    check_framing(&parts.headers, raw)?;
+    if has_body {
+        check_framing(&parts.headers, raw)?;
+    }
     let host = host(parts)?;
     let path = parts.uri.path();
     let path_and_query = match parts.uri.path_and_query() {
@@ -107,7 +109,8 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).expect("a request").into_parts();
-        check(&parts, b"").map(|target| (String::from_utf8_lossy(target.host).into(), target.path_and_query.into()))
+        check(&parts, true, b"")
+            .map(|target| (String::from_utf8_lossy(target.host).into(), target.path_and_query.into()))
     }
 
     #[test]

@@ -158,8 +158,8 @@ impl Client {
             };
             let mut head = self.buffers.borrow_mut().pop().unwrap_or_default();
             let is_chunked = write_head(&mut head, &body);
-            let expects = request.expects_continue && !body.is_empty();
-            let mut exchange = Exchange::new(connection, request.method.clone(), head, body, is_chunked, expects);
+            let mut exchange =
+                Exchange::new(connection, request.method.clone(), head, body, is_chunked, request.expects_continue);
             match reply(&mut exchange, request, &mut interim).await {
                 Ok(head) => return Ok(Begun { head, exchange, reused }),
                 Err(error) => {

@@ -176,7 +176,7 @@ impl Exchange {
             return Ok(head);
         }
         self.framing = head::framing(&head, &self.method)?;
-        self.is_reusable = keeps_alive(&head) && !matches!(self.framing, Framing::UntilClose);
+        self.is_reusable = head::keeps_alive(&head) && !matches!(self.framing, Framing::UntilClose);
         if self.held_back.take().is_some() {
             // The backend decided without the body; the client will not send it.
             self.sending = Sending::Broken;
@@ -335,19 +335,6 @@ impl Exchange {
         self.written = 0;
         Poll::Ready(Ok(()))
     }
-}
-
-fn keeps_alive(head: &ReplyHead) -> bool {
-    let mut keeps = head.is_http_11;
-    for value in head.headers.get_all(header::CONNECTION) {
-        for option in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            if option.eq_ignore_ascii_case(b"close") {
-                return false;
-            }
-            keeps |= option.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-    keeps
 }
 
 /// Trailers are passed on but for those that frame or route a message.

@@ -1,9 +1,11 @@
 //! The head of a backend's reply: parsed, and its framing decided (RFC 9112 §6.3).
 
 use std::fmt;
+use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use httparse::ParserConfig;
 
 use super::chunked::Chunked;
 
@@ -17,14 +19,45 @@ const REPLY_HEADER_LINES: usize = 256;
 const FEW_HEADER_LINES: usize = 48;
 
 /// The head of one reply, 1xx included.
+///
+/// What concerns only the hop from the backend is understood here and not kept, but for a `101`, whose `Connection` and
+/// `Upgrade` are the message.
 #[derive(Debug)]
 pub struct ReplyHead {
     /// Status code.
     pub status: StatusCode,
-    /// Header lines as received, hop-by-hop ones included.
+    /// Header lines for the client, and words for us.
     pub headers: HeaderMap,
-    /// Whether the backend speaks HTTP/1.1; otherwise 1.0.
-    pub is_http_11: bool,
+    /// What was seen on the way.
+    pub(super) seen: Seen,
+}
+
+/// What the header lines of a reply say about framing and connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    is_http_11: bool,
+    says_close: bool,
+    says_keep_alive: bool,
+    coding: Coding,
+    length: Length,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Coding {
+    #[default]
+    None,
+    Chunked,
+    /// More than one line, or any coding but chunked: it would reach the client undecoded.
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Length {
+    #[default]
+    None,
+    Bytes(u64),
+    /// Not a number, or numbers that differ.
+    Wrong,
 }
 
 /// How the body of a reply ends.
@@ -95,27 +128,22 @@ pub(super) fn parse(buffer: &mut BytesMut) -> Result<Option<ReplyHead>, HeadErro
 /// # Errors
 /// When lengths contradict each other: whoever guesses there can be made to guess wrong.
 pub(super) fn framing(head: &ReplyHead, method: &Method) -> Result<Framing, HeadError> {
-    let coding = head.headers.get_all(header::TRANSFER_ENCODING);
-    let lengths = head.headers.get_all(header::CONTENT_LENGTH);
     if *method == Method::HEAD || matches!(head.status.as_u16(), 100..=199 | 204 | 304) {
         return Ok(Framing::Empty);
     }
-    let mut codings = coding.iter();
-    if let Some(first) = codings.next() {
-        // Both at once is how replies are smuggled, and any coding but chunked would reach the client undecoded.
-        let is_chunked = first.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-        if codings.next().is_some() || !is_chunked || !head.is_http_11 || lengths.iter().next().is_some() {
-            return Err(HeadError::Framing);
-        }
-        return Ok(Framing::Chunked(Chunked::default()));
+    match (head.seen.coding, head.seen.length) {
+        (Coding::None, Length::None) => Ok(Framing::UntilClose),
+        (Coding::None, Length::Bytes(0)) => Ok(Framing::Empty),
+        (Coding::None, Length::Bytes(length)) => Ok(Framing::Length(length)),
+        (Coding::Chunked, Length::None) if head.seen.is_http_11 => Ok(Framing::Chunked(Chunked::default())),
+        // A coding beside a length is how replies are smuggled.
+        (Coding::Chunked | Coding::Other, _) | (_, Length::Wrong) => Err(HeadError::Framing),
     }
-    let mut lengths = lengths.iter();
-    let Some(first) = lengths.next() else { return Ok(Framing::UntilClose) };
-    let length = decimal(first.as_bytes())?;
-    if lengths.any(|other| decimal(other.as_bytes()) != Ok(length)) {
-        return Err(HeadError::Framing);
-    }
-    Ok(if length == 0 { Framing::Empty } else { Framing::Length(length) })
+}
+
+/// Whether the backend keeps the connection open after this reply.
+pub(super) fn keeps_alive(head: &ReplyHead) -> bool {
+    (head.seen.is_http_11 || head.seen.says_keep_alive) && !head.seen.says_close
 }
 
 /// Header lines as a map whose values share `bytes`, in which the lines were found.
@@ -138,16 +166,19 @@ struct Scanned<const N: usize> {
     count: usize,
 }
 
+/// Where name and value begin and end. A head is far shorter than 4 GiB.
 #[derive(Clone, Copy, Default)]
 struct Line {
-    name: (usize, usize),
-    value: (usize, usize),
+    name: (u32, u32),
+    value: (u32, u32),
 }
 
+// Inlined, so that the positions stay where they are instead of being copied out.
+#[inline(always)]
 fn scan<const N: usize>(buffer: &[u8]) -> Result<Option<Scanned<N>>, HeadError> {
-    let mut headers = [httparse::EMPTY_HEADER; N];
-    let mut reply = httparse::Response::new(&mut headers);
-    let length = match reply.parse(buffer)? {
+    let mut headers = [const { MaybeUninit::uninit() }; N];
+    let mut reply = httparse::Response::new(&mut []);
+    let length = match ParserConfig::default().parse_response_with_uninit_headers(&mut reply, buffer, &mut headers)? {
         httparse::Status::Complete(length) => length,
         httparse::Status::Partial => return Ok(None),
     };
@@ -155,7 +186,7 @@ fn scan<const N: usize>(buffer: &[u8]) -> Result<Option<Scanned<N>>, HeadError> 
     let start = buffer.as_ptr() as usize;
     let span = |part: &[u8]| {
         let at = part.as_ptr() as usize - start;
-        (at, at + part.len())
+        (at as u32, (at + part.len()) as u32)
     };
     let mut lines = [Line::default(); N];
     for (line, header) in lines.iter_mut().zip(reply.headers.iter()) {
@@ -166,26 +197,89 @@ fn scan<const N: usize>(buffer: &[u8]) -> Result<Option<Scanned<N>>, HeadError> 
 }
 
 impl<const N: usize> Scanned<N> {
-    fn take_from(self, buffer: &mut BytesMut) -> Result<ReplyHead, HeadError> {
+    #[inline(always)]
+    fn take_from(&self, buffer: &mut BytesMut) -> Result<ReplyHead, HeadError> {
         let head = buffer.split_to(self.length).freeze();
+        let is_switching = self.status == StatusCode::SWITCHING_PROTOCOLS;
+        let mut seen = Seen { is_http_11: self.is_http_11, ..Seen::default() };
         // Room for the lines that a reply may gain on its way, so that the map does not grow.
         let mut headers = HeaderMap::with_capacity(self.count + 2);
         for line in &self.lines[..self.count] {
-            let name = HeaderName::from_bytes(&head[line.name.0..line.name.1]).map_err(|_| HeadError::Malformed)?;
-            let value = HeaderValue::from_maybe_shared(head.slice(line.value.0..line.value.1))
-                .map_err(|_| HeadError::Malformed)?;
+            let name = &head[line.name.0 as usize..line.name.1 as usize];
+            let value = line.value.0 as usize..line.value.1 as usize;
+            if !seen.keeps(name, &head[value.clone()]) && !is_switching {
+                continue;
+            }
+            let name = HeaderName::from_bytes(name).map_err(|_| HeadError::Malformed)?;
+            let value = HeaderValue::from_maybe_shared(head.slice(value)).map_err(|_| HeadError::Malformed)?;
             headers.append(name, value);
         }
-        Ok(ReplyHead { status: self.status, headers, is_http_11: self.is_http_11 })
+        Ok(ReplyHead { status: self.status, headers, seen })
     }
 }
 
-fn decimal(text: &[u8]) -> Result<u64, HeadError> {
-    let text = text.trim_ascii();
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return Err(HeadError::Framing);
+impl Seen {
+    /// Takes note of a line, and says whether it is for the client.
+    fn keeps(&mut self, name: &[u8], value: &[u8]) -> bool {
+        let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
+        // By length, so that most names are told apart by one comparison of numbers.
+        match name.len() {
+            2 => !is("te"),
+            7 => !is("upgrade"),
+            10 if is("keep-alive") => false,
+            10 if is("connection") => self.connection(value),
+            14 if is("content-length") => {
+                self.length(value);
+                true
+            }
+            16 => !is("proxy-connection"),
+            17 if is("transfer-encoding") => {
+                self.coding(value);
+                false
+            }
+            18 => !is("proxy-authenticate"),
+            _ => true,
+        }
     }
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(HeadError::Framing)
+
+    /// Says whether the line names header lines: those have to be removed with it, by whoever has them all.
+    fn connection(&mut self, value: &[u8]) -> bool {
+        let mut names_lines = false;
+        for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.says_close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.says_keep_alive = true;
+            } else if !option.is_empty() && !option.eq_ignore_ascii_case(b"upgrade") {
+                names_lines = true;
+            }
+        }
+        names_lines
+    }
+
+    fn coding(&mut self, value: &[u8]) {
+        let is_chunked = value.trim_ascii().eq_ignore_ascii_case(b"chunked");
+        self.coding = if self.coding == Coding::None && is_chunked { Coding::Chunked } else { Coding::Other };
+    }
+
+    fn length(&mut self, value: &[u8]) {
+        self.length = match (self.length, decimal(value)) {
+            (Length::None, Some(bytes)) => Length::Bytes(bytes),
+            (Length::Bytes(known), Some(bytes)) if known == bytes => Length::Bytes(bytes),
+            _ => Length::Wrong,
+        };
+    }
+}
+
+fn decimal(text: &[u8]) -> Option<u64> {
+    let text = text.trim_ascii();
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 #[cfg(test)]
@@ -202,7 +296,7 @@ mod tests {
     fn a_head_is_taken_and_what_follows_stays() {
         let mut buffer = BytesMut::from("HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX: \r\n\r\nbody");
         let head = parse(&mut buffer).expect("well formed").expect("complete");
-        assert_eq!((head.status, head.is_http_11), (StatusCode::OK, true));
+        assert_eq!((head.status, head.seen.is_http_11), (StatusCode::OK, true));
         assert_eq!(head.headers.get_all("set-cookie").iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
         assert_eq!(head.headers["x"], "");
         assert_eq!(&buffer[..], b"body");
@@ -266,6 +360,29 @@ mod tests {
             });
             assert_eq!(found.as_deref().map_err(|error| *error), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn what_concerns_the_hop_is_understood_and_not_kept() {
+        let lines = "Connection: Keep-Alive\r\nKeep-Alive: timeout=5\r\nProxy-Connection: x\r\nUpgrade: h2c\r\nTE: x\r\nX: 1\r\n";
+        let names = |text: &str| {
+            let head = parsed(text).expect("well formed").expect("complete");
+            let mut names: Vec<_> = head.headers.keys().map(ToString::to_string).collect();
+            names.sort();
+            (names, keeps_alive(&head))
+        };
+        assert_eq!(names(&format!("HTTP/1.0 200 OK\r\n{lines}\r\n")), (vec!["x".to_owned()], true));
+        assert_eq!(names("HTTP/1.0 200 OK\r\n\r\n"), (vec![], false));
+        assert_eq!(names("HTTP/1.1 200 OK\r\n\r\n"), (vec![], true));
+        assert_eq!(names("HTTP/1.1 200 OK\r\nConnection: keep-alive, CLOSE\r\n\r\n"), (vec![], false));
+        let named = names("HTTP/1.1 200 OK\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n");
+        assert_eq!(
+            named,
+            (vec!["connection".to_owned(), "x-hop".to_owned()], true),
+            "whoever has them all removes them"
+        );
+        let switching = names("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+        assert_eq!(switching.0, ["connection", "upgrade"]);
     }
 
     proptest! {

@@ -3,7 +3,6 @@
 //! Nothing that frames or routes a message is copied from the client: one `Host`, one framing header, one set of
 //! `X-Forwarded-*`. What only concerns the hop from the client is left out, and so is whatever claims to come from us.
 
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
@@ -24,23 +23,25 @@ pub struct Origin {
     /// `for=` of `Forwarded`, quoted when it has to be.
     forwarded_for: String,
     port: u16,
+    /// All that there is to say about a peer that is believed nothing, but for the host.
+    lines: Vec<u8>,
 }
 
 impl Origin {
     /// For a client connection from `peer` that was accepted on `local`.
     pub fn new(peer: IpAddr, local: SocketAddr, is_tls: bool, is_trusted: bool) -> Self {
         let peer = peer.to_canonical();
-        Self {
-            is_trusted,
-            peer,
-            scheme: if is_tls { "https" } else { "http" },
-            address: peer.to_string(),
-            forwarded_for: match peer {
-                IpAddr::V4(address) => address.to_string(),
-                IpAddr::V6(address) => format!("\"[{address}]\""),
-            },
-            port: local.port(),
-        }
+        let scheme = if is_tls { "https" } else { "http" };
+        let forwarded_for = match peer {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("\"[{address}]\""),
+        };
+        let port = local.port();
+        let lines = format!(
+            "x-forwarded-for: {peer}\r\nx-forwarded-proto: {scheme}\r\nx-forwarded-port: {port}\r\n\
+             via: 1.1 {VIA_NAME}\r\nforwarded: for={forwarded_for};proto={scheme}"
+        );
+        Self { is_trusted, peer, scheme, address: peer.to_string(), forwarded_for, port, lines: lines.into_bytes() }
     }
 
     /// Whether the client (or a trusted proxy's client) uses https.
@@ -103,8 +104,11 @@ impl RequestHead<'_> {
         out.extend_from_slice(self.host);
         out.extend_from_slice(b"\r\n");
         let named = NamedHopByHop::of(self.headers);
+        let (mut has_te, mut has_via) = (false, false);
         for (name, value) in self.headers {
             match class(name) {
+                Class::EndToEnd if named.contains(name) => {}
+                Class::EndToEnd => line(out, name.as_str(), value.as_bytes()),
                 Class::Cookie => {
                     let start = out.len();
                     out.extend_from_slice(b"cookie: ");
@@ -114,82 +118,95 @@ impl RequestHead<'_> {
                         out.truncate(start);
                     }
                 }
-                Class::EndToEnd if !named.contains(name) => line(out, name.as_str(), value.as_bytes()),
-                Class::EndToEnd | Class::Dropped => {}
+                Class::Te => has_te = true,
+                Class::Via => has_via = true,
+                Class::Dropped => {}
             }
         }
-        self.write_origin(out);
+        if self.origin.is_trusted || has_via || self.version == Version::HTTP_10 {
+            self.write_told_origin(out);
+        } else {
+            out.extend_from_slice(&self.origin.lines);
+            self.write_forwarded_host(out);
+            out.extend_from_slice(b"\r\nx-forwarded-host: ");
+            out.extend_from_slice(self.host);
+            out.extend_from_slice(b"\r\n");
+        }
         out.extend_from_slice(self.own_lines);
-        self.write_hop(out);
+        self.write_hop(out, has_te);
         let is_chunked = self.write_framing(out, body);
         out.extend_from_slice(b"\r\n");
         is_chunked
     }
 
-    fn write_origin(&self, out: &mut Vec<u8>) {
+    /// Where the request came from, when others before us have told something.
+    #[cold]
+    fn write_told_origin(&self, out: &mut Vec<u8>) {
         let origin = self.origin;
         let told = |name: HeaderName| if origin.is_trusted { self.headers.get(name) } else { None };
         out.extend_from_slice(b"x-forwarded-for: ");
         if origin.is_trusted {
-            for value in self.headers.get_all(X_FORWARDED_FOR) {
-                out.extend_from_slice(value.as_bytes());
-                out.extend_from_slice(b", ");
-            }
+            self.write_values(out, X_FORWARDED_FOR);
         }
         out.extend_from_slice(origin.address.as_bytes());
         out.extend_from_slice(b"\r\nx-forwarded-proto: ");
-        let scheme = told(X_FORWARDED_PROTO).map_or(origin.scheme.as_bytes(), HeaderValue::as_bytes);
-        out.extend_from_slice(scheme);
-        out.extend_from_slice(b"\r\nx-forwarded-host: ");
-        out.extend_from_slice(told(X_FORWARDED_HOST).map_or(self.host, HeaderValue::as_bytes));
+        out.extend_from_slice(told(X_FORWARDED_PROTO).map_or(origin.scheme.as_bytes(), HeaderValue::as_bytes));
         out.extend_from_slice(b"\r\nx-forwarded-port: ");
         match told(X_FORWARDED_PORT) {
             Some(port) => out.extend_from_slice(port.as_bytes()),
             None => out.extend_from_slice(itoa::Buffer::new().format(origin.port).as_bytes()),
         }
+        out.extend_from_slice(b"\r\nvia: ");
+        self.write_values(out, header::VIA);
+        out.extend_from_slice(if self.version == Version::HTTP_10 { b"1.0 " } else { b"1.1 " });
+        out.extend_from_slice(VIA_NAME.as_bytes());
         out.extend_from_slice(b"\r\nforwarded: ");
         if origin.is_trusted {
-            for value in self.headers.get_all(header::FORWARDED) {
-                out.extend_from_slice(value.as_bytes());
-                out.extend_from_slice(b", ");
-            }
+            self.write_values(out, header::FORWARDED);
         }
         out.extend_from_slice(b"for=");
         out.extend_from_slice(origin.forwarded_for.as_bytes());
         out.extend_from_slice(b";proto=");
         out.extend_from_slice(origin.scheme.as_bytes());
+        self.write_forwarded_host(out);
+        out.extend_from_slice(b"\r\nx-forwarded-host: ");
+        out.extend_from_slice(told(X_FORWARDED_HOST).map_or(self.host, HeaderValue::as_bytes));
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn write_values(&self, out: &mut Vec<u8>, name: HeaderName) {
+        for value in self.headers.get_all(name) {
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b", ");
+        }
+    }
+
+    fn write_forwarded_host(&self, out: &mut Vec<u8>) {
         if !self.host.is_empty() {
             // A host was checked to hold nothing that would end the quotes.
             out.extend_from_slice(b";host=\"");
             out.extend_from_slice(self.host);
             out.push(b'"');
         }
-        out.extend_from_slice(b"\r\nvia: ");
-        for value in self.headers.get_all(header::VIA) {
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b", ");
-        }
-        let version = if self.version == Version::HTTP_10 { "1.0" } else { "1.1" };
-        // Writing to a `Vec` cannot fail.
-        let _ = write!(out, "{version} {VIA_NAME}\r\n");
     }
 
     /// What we ask of the hop to the backend ourselves.
-    fn write_hop(&self, out: &mut Vec<u8>) {
-        let wants_trailers = self.headers.get_all(header::TE).iter().any(|value| {
+    fn write_hop(&self, out: &mut Vec<u8>, has_te: bool) {
+        if let Some(protocol) = self.upgrade {
+            out.extend_from_slice(b"connection: upgrade\r\n");
+            line(out, "upgrade", protocol.as_bytes());
+        } else if has_te && self.wants_trailers() {
+            out.extend_from_slice(b"connection: te\r\nte: trailers\r\n");
+        }
+    }
+
+    fn wants_trailers(&self) -> bool {
+        self.headers.get_all(header::TE).iter().any(|value| {
             value
                 .as_bytes()
                 .split(|byte| *byte == b',')
                 .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-        });
-        match (self.upgrade, wants_trailers) {
-            (Some(protocol), _) => {
-                out.extend_from_slice(b"connection: upgrade\r\n");
-                line(out, "upgrade", protocol.as_bytes());
-            }
-            (None, true) => out.extend_from_slice(b"connection: te\r\nte: trailers\r\n"),
-            (None, false) => {}
-        }
+        })
     }
 
     fn write_framing(&self, out: &mut Vec<u8>, body: &RequestBody) -> bool {
@@ -231,6 +248,8 @@ pub fn expects_continue(version: Version, headers: &HeaderMap) -> bool {
 enum Class {
     EndToEnd,
     Cookie,
+    Te,
+    Via,
     /// Hop-by-hop, written anew, or a claim that only we may make.
     Dropped,
 }
@@ -238,15 +257,15 @@ enum Class {
 fn class(name: &HeaderName) -> Class {
     match *name {
         header::COOKIE => Class::Cookie,
+        header::TE => Class::Te,
+        header::VIA => Class::Via,
         header::HOST
         | header::CONNECTION
         | header::CONTENT_LENGTH
         | header::TRANSFER_ENCODING
-        | header::TE
         | header::UPGRADE
         | header::EXPECT
         | header::FORWARDED
-        | header::VIA
         | header::PROXY_AUTHORIZATION => Class::Dropped,
         _ => {
             let name = name.as_str();
@@ -279,6 +298,9 @@ struct NamedHopByHop<'a> {
 impl<'a> NamedHopByHop<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
         let found = Self { headers, names_any: false };
+        if !headers.contains_key(header::CONNECTION) {
+            return found;
+        }
         let names_any = found.options().any(|option| {
             ![&b"close"[..], b"keep-alive", b"upgrade", b"te", b""]
                 .iter()
@@ -341,8 +363,8 @@ mod tests {
         assert_eq!(
             text,
             "GET /a?b HTTP/1.1\r\nhost: shop.example\r\naccept: */*\r\ncookie: a=1\r\nx-forwarded-for: 192.0.2.7\r\n\
-             x-forwarded-proto: http\r\nx-forwarded-host: shop.example\r\nx-forwarded-port: 8080\r\n\
-             forwarded: for=192.0.2.7;proto=http;host=\"shop.example\"\r\nvia: 1.1 stickpin\r\n\r\n"
+             x-forwarded-proto: http\r\nx-forwarded-port: 8080\r\nvia: 1.1 stickpin\r\n\
+             forwarded: for=192.0.2.7;proto=http;host=\"shop.example\"\r\nx-forwarded-host: shop.example\r\n\r\n"
         );
     }
 
@@ -377,10 +399,10 @@ mod tests {
             "x-kept",
             "x-forwarded-for",
             "x-forwarded-proto",
-            "x-forwarded-host",
             "x-forwarded-port",
-            "forwarded",
             "via",
+            "forwarded",
+            "x-forwarded-host",
         ];
         assert_eq!(names, expected);
         assert!(!text.contains("10.0.0.1") && !text.contains("evil"));

@@ -1,48 +1,24 @@
-//! What a backend's reply loses on its way: whatever concerns only the hop to us, and words that were meant for us.
+//! What a backend's reply loses on its way to the client, beside what reading its head has left out already: lines that
+//! its `Connection` names, and words that were meant for us.
 
 use http::{HeaderMap, HeaderName, header};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
-/// Removes hop-by-hop header lines, those that `Connection` names included, and every `Stickpin-*` line.
+/// Removes lines that `Connection` names, and every `Stickpin-*` line.
 ///
 /// `is_switching`: for a `101`, whose `Connection` and `Upgrade` are the message.
 pub fn strip(headers: &mut HeaderMap, is_switching: bool) {
-    let (mut has_hop, mut has_own) = (false, false);
+    let (mut has_connection, mut has_own) = (false, false);
     for name in headers.keys() {
-        has_hop |= is_hop_by_hop(name);
+        has_connection |= *name == header::CONNECTION;
         has_own |= name.as_str().starts_with("stickpin-");
     }
-    if has_hop && !is_switching {
-        remove_hop_by_hop(headers);
+    if has_connection && !is_switching {
+        remove_named(headers);
+        headers.remove(header::CONNECTION);
     }
     if has_own {
         remove_own(headers);
     }
-}
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        *name,
-        header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE | header::TE | header::PROXY_AUTHENTICATE
-    ) || name == KEEP_ALIVE
-        || name == PROXY_CONNECTION
-}
-
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let mut values = headers.get_all(header::CONNECTION).iter();
-    let usual: [&[u8]; 4] = [b"close", b"keep-alive", b"upgrade", b""];
-    if values.any(|value| options(value.as_bytes()).any(|option| !usual.iter().any(|u| option.eq_ignore_ascii_case(u))))
-    {
-        remove_named(headers);
-    }
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TE, header::PROXY_AUTHENTICATE]
-    {
-        headers.remove(name);
-    }
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
 }
 
 #[cold]
@@ -87,13 +63,10 @@ mod tests {
     }
 
     #[test]
-    fn hop_by_hop_lines_and_our_own_are_removed() {
+    fn named_lines_and_our_own_are_removed() {
         let lines = [
             ("connection", "keep-alive, X-Hop"),
-            ("keep-alive", "timeout=5"),
             ("x-hop", "1"),
-            ("transfer-encoding", "chunked"),
-            ("proxy-connection", "keep-alive"),
             ("stickpin-pin", "release"),
             ("content-length", "5"),
             ("x-kept", "1"),
