@@ -27,8 +27,14 @@ use admin::{ReloadRequest, Shared};
 use reload::Reloader;
 use state_dir::{Moment, ORDERS_FILE, Orders};
 
-/// How often active pins are counted and drains looked at.
-const SECOND: Duration = Duration::from_secs(1);
+/// How often active pins are counted, at the most.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+
+/// What counting may take of a second for each backend: with thousands of them it is done less often.
+const COUNT_PER_BACKEND: Duration = Duration::from_millis(1);
+
+/// A backend that cannot be measured, for want of a route of our own say, does not keep the others from being used.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether every backend has been measured.
 const SETTLING: Duration = Duration::from_millis(10);
@@ -68,7 +74,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let published = Arc::clone(&shared.published);
     tokio::task::spawn_local(health::run(Arc::clone(&published), drain.clone()));
     tokio::task::spawn_local(settle(Arc::clone(&published), settled));
-    tokio::task::spawn_local(every_second(Arc::clone(&published)));
+    tokio::task::spawn_local(count_pins(Arc::clone(&published)));
     if let Some((listener, token)) = admin {
         let listener = TcpListener::from_std(listener)?;
         let shared = Arc::clone(&shared);
@@ -112,7 +118,12 @@ fn note(shared: &Shared, result: &Result<u64, reload::ReloadError>) {
 }
 
 async fn settle(published: Arc<Published>, settled: watch::Sender<bool>) {
+    let deadline = Instant::now() + SETTLE_TIMEOUT;
     while !health::settled(&published) {
+        if Instant::now() >= deadline {
+            tracing::warn!("not every backend could be measured yet; ready all the same");
+            break;
+        }
         tokio::time::sleep(SETTLING).await;
     }
     settled.send_replace(true);
@@ -120,11 +131,14 @@ async fn settle(published: Arc<Published>, settled: watch::Sender<bool>) {
     settled.closed().await;
 }
 
-async fn every_second(published: Arc<Published>) {
-    let mut interval = tokio::time::interval(SECOND);
+async fn count_pins(published: Arc<Published>) {
     loop {
-        interval.tick().await;
-        pins::count(&published.load(), Instant::now());
+        let snapshot = published.load();
+        pins::count(&snapshot, Instant::now());
+        let backends = snapshot.pools.iter().map(|pool| pool.members.len()).sum::<usize>();
+        let pause = COUNT_PER_BACKEND * u32::try_from(backends).unwrap_or(u32::MAX);
+        drop(snapshot);
+        tokio::time::sleep(pause.max(COUNT_EVERY)).await;
     }
 }
 

@@ -223,6 +223,9 @@ impl Client {
             Ok(connected) => connected.map_err(AttemptError::Connect)?,
             Err(_) => return Err(AttemptError::ConnectTimeout),
         };
+        if is_connected_to_itself(&io) {
+            return Err(AttemptError::Connect(io::ErrorKind::ConnectionRefused.into()));
+        }
         // Fails only on a socket that is broken already, which the first write will tell.
         let _ = io.set_nodelay(true);
         Ok(Connection::new(io, self.clock.coarse_now()))
@@ -234,6 +237,14 @@ impl Client {
             buffer.clear();
             buffers.push(buffer);
         }
+    }
+}
+
+/// A port that nobody listens on may be given to the very socket that connects to it, and then it answers itself.
+fn is_connected_to_itself(io: &TcpStream) -> bool {
+    match (io.local_addr(), io.peer_addr()) {
+        (Ok(local), Ok(peer)) => local == peer,
+        _ => false,
     }
 }
 
