@@ -135,6 +135,8 @@ pub struct Pool {
     pub name: Arc<str>,
     /// Where the app keeps its sessions.
     pub sessions: Sessions,
+    /// Name of the app's own session cookie; `None` means the well-known names.
+    pub session_cookie: Option<Arc<str>>,
     /// How a client without a pin is placed.
     pub balance: Balance,
     /// How a client keeps coming back.

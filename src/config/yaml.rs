@@ -99,6 +99,8 @@ pub(super) struct Route {
 pub(super) struct Pool {
     /// Where the app keeps its sessions; what may be done to a pinned client follows from it. Default: local.
     pub(super) sessions: Given<Sessions>,
+    /// Name of the app's own session cookie. Default: the names that common frameworks use.
+    pub(super) session_cookie: Given<CookieName>,
     /// How a client without a pin is placed. Default: least_pins, without affinity two_choices.
     pub(super) balance: Given<Balance>,
     /// How a client keeps coming back to one backend. Default: by cookie.

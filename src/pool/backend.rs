@@ -58,6 +58,10 @@ pub struct Backend {
     in_flight: AtomicU32,
     /// Clients that used their pin here within the idle time, as last counted by the control plane.
     active_pins: AtomicU64,
+    /// Which life of its process it is; see [`super::instance`].
+    instance: AtomicU32,
+    /// Since when its pinned clients cannot be served, as [`Backend::drain_since`] counts; 0 while they can.
+    unavailable_since: AtomicU64,
     /// By worker; made when the first pin is used.
     pins: Box<[OnceLock<Box<ActivePins>>]>,
     /// When the drain was ordered, in milliseconds after `known_since` plus one; 0 without a drain.
@@ -155,6 +159,8 @@ impl Backend {
             weight: AtomicU32::new(1),
             in_flight: AtomicU32::new(0),
             active_pins: AtomicU64::new(0),
+            instance: AtomicU32::new(0),
+            unavailable_since: AtomicU64::new(0),
             pins: (0..workers).map(|_| OnceLock::new()).collect(),
             drain_since: AtomicU64::new(0),
             known_since: now,
@@ -235,6 +241,26 @@ impl Backend {
         self.set_active_pins(pins.round() as u64);
     }
 
+    /// The life of its process that was last seen; see [`super::instance`].
+    pub fn instance(&self) -> u32 {
+        self.instance.load(Ordering::Acquire)
+    }
+
+    /// Notes which life answers. Called before the observation that makes the backend available, so that whoever finds
+    /// it available finds this, too. Says whether it is another one than before.
+    pub fn set_instance(&self, instance: u32) -> bool {
+        let before = self.instance.swap(instance, Ordering::AcqRel);
+        before != 0 && before != instance
+    }
+
+    /// How long its pinned clients could not be served; zero while they can.
+    pub fn unavailable_for(&self, now: Instant) -> Duration {
+        match self.unavailable_since.load(Ordering::Relaxed).checked_sub(1) {
+            Some(since) => now.duration_since(self.known_since).saturating_sub(Duration::from_millis(since)),
+            None => Duration::ZERO,
+        }
+    }
+
     /// Counters of this backend.
     pub fn counters(&self) -> &BackendCounters {
         &self.counters
@@ -246,6 +272,7 @@ impl Backend {
             let mut inner = self.lock();
             let change = inner.condition.observe(evidence, thresholds, now);
             self.publish(&inner);
+            self.note_availability(&inner, now);
             change
         };
         if matches!(evidence, Evidence::TrafficFailed(_)) && self.standing().health != Health::Unhealthy {
@@ -287,6 +314,7 @@ impl Backend {
                 (AdminState::Enabled | AdminState::Disabled, _) => None,
             };
             self.publish(&inner);
+            self.note_availability(&inner, now);
             before
         };
         if before != admin {
@@ -344,10 +372,23 @@ impl Backend {
         (turn as f64) < drained_for.as_secs_f64() * DRAIN_PACE * f64::from(u32::MAX)
     }
 
+    fn note_availability(&self, inner: &Inner, now: Instant) {
+        let is_available = inner.standing().is_available_for_pinned();
+        let was_available = self.unavailable_since.load(Ordering::Relaxed) == 0;
+        if is_available {
+            self.unavailable_since.store(0, Ordering::Relaxed);
+        } else if was_available {
+            self.unavailable_since.store(self.stamp(now), Ordering::Relaxed);
+        }
+    }
+
+    /// A moment as the atomics keep it: milliseconds since the backend became known, plus one, so that 0 is free.
+    fn stamp(&self, at: Instant) -> u64 {
+        u64::try_from(at.duration_since(self.known_since).as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+
     fn publish(&self, inner: &Inner) {
-        let drain_since = inner.drain.map_or(0, |drain| {
-            u64::try_from(drain.since.duration_since(self.known_since).as_millis()).unwrap_or(u64::MAX - 1) + 1
-        });
+        let drain_since = inner.drain.map_or(0, |drain| self.stamp(drain.since));
         self.drain_since.store(drain_since, Ordering::Relaxed);
         self.weight.store(inner.weight_order.unwrap_or(inner.file_weight), Ordering::Relaxed);
         self.standing.store(inner.standing().pack(), Ordering::Release);

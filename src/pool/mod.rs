@@ -4,6 +4,8 @@ pub mod condition;
 
 pub mod sessions;
 
+pub mod instance;
+
 pub mod backend;
 
 pub mod registry;

@@ -3,6 +3,7 @@
 //! A retry is a detour, never a rehome: only what is known of the home moves a pin. When nothing was sent, any method may
 //! be tried elsewhere; when the connection broke before the first byte of the reply, idempotent methods; else none.
 
+use std::io::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use super::forward::{
     is_idempotent,
 };
 use super::respond::headers;
+use super::snapshot::Pool;
 use super::view::{Slot, View};
-use super::visit::{Destination, Next, Visit};
+use super::visit::{Destination, Moved, Next, Visit};
 use super::{Journal, Proxy, Target};
 use crate::pool::{Backend, Evidence, Thresholds};
 use crate::telemetry::words::{Placement, RetryReason};
@@ -44,6 +46,8 @@ pub(super) struct Served {
     pub(super) slot: Slot,
     pub(super) pool: usize,
     pub(super) visit: Visit,
+    /// Where it was served.
+    pub(super) destination: Destination,
 }
 
 impl Proxy {
@@ -90,7 +94,7 @@ impl Proxy {
                 Ok((begun, slot)) => {
                     self.note_success(request, &destination, &mut visit, &begun, journal);
                     let Begun { head, exchange, .. } = begun;
-                    return Ok(Served { head, exchange, slot, pool: request.pool, visit });
+                    return Ok(Served { head, exchange, slot, pool: request.pool, visit, destination });
                 }
                 Err((error, unsent)) => {
                     journal.bytes_in = unsent.received();
@@ -187,13 +191,18 @@ impl Proxy {
             }
         }
         if let Some(moved) = destination.moved {
-            let gone = "removed".into();
-            let from = moved.from.map_or(&gone, |from| &pool.members[from].backend.id().name);
-            pool.counters.rehomed(from, &backend.id().name, moved.reason);
-            if moved.session_lost {
-                pool.counters.shard(self.worker).sessions_lost.add(1);
-            }
+            self.note_rehome(pool, &moved, destination.member);
         }
+        if destination.session_lost.is_some() {
+            pool.counters.shard(self.worker).sessions_lost.add(1);
+        }
+    }
+
+    /// Counts a pin that moved.
+    pub(super) fn note_rehome(&self, pool: &Pool, moved: &Moved, to: usize) {
+        let removed = "removed".into();
+        let name = |member: usize| &pool.members[member].backend.id().name;
+        pool.counters.rehomed(moved.from.map_or(&removed, name), name(to), moved.reason);
     }
 
     fn note_failure(&self, request: &Request<'_>, destination: &Destination, error: &AttemptError) {
@@ -229,15 +238,18 @@ fn retry_reason(error: &AttemptError) -> Option<RetryReason> {
 
 /// What a new home is told about the client that was moved to it.
 fn own_lines(request: &Request<'_>, destination: &Destination) -> Vec<u8> {
-    let Some(moved) = destination.moved else { return Vec::new() };
-    let members = &request.view.pool(request.pool).members;
-    let from = moved.from.map_or("removed", |from| &*members[from].backend.id().name);
-    let reason = moved.reason.as_str();
-    let mut lines = format!("stickpin-rehomed-from: {from}\r\nstickpin-rehome-reason: {reason}\r\n");
-    if moved.session_lost {
-        lines.push_str(&format!("stickpin-session-lost: {reason}\r\n"));
+    let mut lines = Vec::new();
+    if let Some(moved) = destination.moved {
+        let members = &request.view.pool(request.pool).members;
+        let from = moved.from.map_or("removed", |from| &*members[from].backend.id().name);
+        let reason = moved.reason.as_str();
+        // Writing to a `Vec` cannot fail.
+        let _ = write!(lines, "stickpin-rehomed-from: {from}\r\nstickpin-rehome-reason: {reason}\r\n");
     }
-    lines.into_bytes()
+    if let Some(reason) = destination.session_lost {
+        let _ = write!(lines, "stickpin-session-lost: {}\r\n", reason.as_str());
+    }
+    lines
 }
 
 /// The protocol a client wants to switch to. Not `h2c`: that is a matter of each hop.

@@ -42,12 +42,15 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use fastrand::Rng;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
+use crate::config::Sessions;
 use crate::telemetry::access_log::WorkerLog;
+use crate::telemetry::words::Placement;
 use accept::request::{Target, check};
+use affinity::app_cookie::begins_session;
 use attempts::Served;
 use client_connection::{ClientConnection, Tunnel};
 use deadline::Deadlines;
@@ -57,9 +60,9 @@ use forward::tunnel::BackendEnd;
 use journal::Journal;
 use relay::{Page, Relay, ReplyBody};
 use respond::{error_page, headers};
-use snapshot::Published;
+use snapshot::{Pool, Published};
 use view::View;
-use visit::Visit;
+use visit::{Destination, Visit};
 
 /// One worker's data path.
 #[derive(Debug)]
@@ -127,13 +130,14 @@ impl Proxy {
         served: Served,
         mut journal: Journal,
     ) -> Response<ReplyBody> {
-        let Served { head, exchange, slot, pool, visit } = served;
+        let Served { head, exchange, slot, pool, mut visit, destination } = served;
         let settings = &view.pool(pool).settings;
         let is_switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         journal.status = Some(head.status.as_u16());
         let mut reply = Response::new(());
         *reply.status_mut() = head.status;
         *reply.headers_mut() = head.headers;
+        self.settle_new_session(view.pool(pool), parts, reply.headers(), &mut visit, &destination, &mut journal);
         headers::strip(reply.headers_mut(), is_switching);
         visit.set_cookie(view.pool(pool), reply.headers_mut(), client.origin.is_https(&parts.headers));
         if is_switching {
@@ -143,6 +147,28 @@ impl Proxy {
         }
         let relay = Relay::new(self, client, settings.timeouts.idle, exchange, slot, journal);
         reply.map(|()| ReplyBody::Relay(Box::new(relay)))
+    }
+
+    /// A client on a detour that began a session there has its home there.
+    fn settle_new_session(
+        &self,
+        pool: &Pool,
+        parts: &Parts,
+        reply: &HeaderMap,
+        visit: &mut Visit,
+        destination: &Destination,
+        journal: &mut Journal,
+    ) {
+        let is_bound_to_memory = pool.settings.sessions == Sessions::Local;
+        if !matches!(destination.placement, Placement::Detour(_)) || !is_bound_to_memory {
+            return;
+        }
+        if begins_session(pool.settings.session_cookie.as_deref(), &parts.headers, reply)
+            && let Some(moved) = visit.settle(pool, destination.member)
+        {
+            journal.placement = Some(Placement::Rehomed(moved.reason));
+            self.note_rehome(pool, &moved, destination.member);
+        }
     }
 
     /// The current generation as this worker sees it.

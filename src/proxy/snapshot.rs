@@ -77,6 +77,11 @@ impl Snapshot {
 }
 
 impl Pool {
+    /// Whether lives of backends are told apart by a header of the probe's reply.
+    pub fn has_instance_names(&self) -> bool {
+        matches!(&self.settings.health.probe, config::Probe::Http(probe) if probe.instance_header.is_some())
+    }
+
     fn new(settings: &config::Pool, keys: &KeyRing, registry: &Registry, now: Instant) -> Self {
         let member = |backend: &config::Backend| {
             let id = BackendId { pool: Arc::clone(&settings.name), name: Arc::clone(&backend.name) };

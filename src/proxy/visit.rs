@@ -1,17 +1,20 @@
 //! One client's request as far as affinity is concerned: the pin it came with, where that sends it, and the pin it
 //! leaves with. Joins `affinity` with what is known of the backends.
 
+use std::time::Duration;
+
 use fastrand::Rng;
 use http::{HeaderMap, header};
 use tokio::time::Instant;
 
 use super::affinity::rehome::{Course, Policy, course, home_state};
-use super::affinity::{Opened, Pin, cache_guard};
+use super::affinity::{Detour, Opened, Pin, cache_guard};
 use super::balance::{Balancer, Tried};
 use super::snapshot::Pool;
+use crate::config::Sessions;
 use crate::pool::sessions::HomeState;
-use crate::pool::{AdminState, Member, heir};
-use crate::telemetry::words::{PinVerdict, Placement, RehomeReason};
+use crate::pool::{AdminState, Member, heir, instance};
+use crate::telemetry::words::{DetourReason, PinVerdict, Placement, RehomeReason};
 
 /// A visit of one client.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(super) struct Destination {
     pub placement: Placement,
     /// Who the client was with, when its pin moves.
     pub moved: Option<Moved>,
+    /// The session went with the memory it was in; said to the backend, once.
+    pub session_lost: Option<RehomeReason>,
 }
 
 /// A pin that moves.
@@ -44,8 +49,6 @@ pub(super) struct Moved {
     pub from: Option<usize>,
     /// Why.
     pub reason: RehomeReason,
-    /// Its session is gone.
-    pub session_lost: bool,
 }
 
 /// What to do next with a request.
@@ -108,58 +111,133 @@ impl Visit {
             Some(Opened::Valid(pin) | Opened::OldKey(pin)) => {
                 let home = pin.home as usize;
                 let backend = &pool.members[home].backend;
-                let state = home_state(backend.standing(), tried.contains(home));
+                let state = match home_state(backend.standing(), tried.contains(home)) {
+                    HomeState::Unreachable | HomeState::Disabled if self.is_hold_over(&pin, pool, now) => {
+                        HomeState::HoldOver
+                    }
+                    state => state,
+                };
                 let is_its_turn = state == HomeState::Draining && backend.is_turn_to_leave(pin.id, now);
-                let course = course(policy, state, has_waited, is_its_turn);
-                self.follow(course, pool, Some(home), pin.id, tried)
+                match course(policy, state, has_waited, is_its_turn) {
+                    Course::Home => Next::Go(Destination {
+                        member: home,
+                        placement: Placement::Kept,
+                        moved: None,
+                        session_lost: self.lost_with_instance(&pin, pool).then_some(RehomeReason::Gone),
+                    }),
+                    Course::Wait => Next::Wait { home },
+                    course => self.follow(course, pool, Some(home), pin.id, pin.detour, tried),
+                }
             }
             Some(Opened::UnknownBackend(orphan)) => {
-                self.follow(course(policy, HomeState::Removed, has_waited, false), pool, None, orphan.id, tried)
+                let course = course(policy, HomeState::Removed, has_waited, false);
+                self.follow(course, pool, None, orphan.id, orphan.detour, tried)
             }
             Some(Opened::None | Opened::Expired | Opened::Forged) => pick(pool, balancer, tried, rng, Placement::New),
             None => pick(pool, balancer, tried, rng, Placement::Unpinned),
         }
     }
 
-    fn follow(&self, course: Course, pool: &Pool, home: Option<usize>, pin_id: u64, tried: &Tried) -> Next {
-        let (placement, moved) = match course {
-            Course::Home => {
-                return home.map_or(Next::Nobody, |member| {
-                    Next::Go(Destination { member, placement: Placement::Kept, moved: None })
-                });
-            }
-            Course::Wait => return home.map_or(Next::Refuse, |home| Next::Wait { home }),
-            Course::Refuse => return Next::Refuse,
-            Course::Detour(reason) => (Placement::Detour(reason), None),
+    /// Whether the home, which cannot be reached, has been remembered for long enough: by this client's own detour, or by
+    /// the time the home has been away.
+    fn is_hold_over(&self, pin: &Pin, pool: &Pool, now: Instant) -> bool {
+        let hold = pool.settings.rehome.hold_home;
+        let since = pin.detour.map_or(self.now, |detour| detour.since);
+        let detoured_for = Duration::from_secs(u64::from(self.now.saturating_sub(since)));
+        detoured_for.max(pool.members[pin.home as usize].backend.unavailable_for(now)) >= hold
+    }
+
+    /// Whether the home lives another life than the one the pin names, and the session was only in that one's memory.
+    fn lost_with_instance(&self, pin: &Pin, pool: &Pool) -> bool {
+        let current = pool.members[pin.home as usize].backend.instance();
+        pool.settings.sessions == Sessions::Local
+            && instance::is_another(pool.has_instance_names(), current, pin.instance, pin.refreshed)
+    }
+
+    /// Where a request goes that does not go home.
+    fn follow(
+        &self,
+        course: Course,
+        pool: &Pool,
+        home: Option<usize>,
+        pin_id: u64,
+        detour: Option<Detour>,
+        tried: &Tried,
+    ) -> Next {
+        let (placement, moved, session_lost) = match course {
+            Course::Home | Course::Wait | Course::Refuse => return Next::Refuse,
+            Course::Detour(reason) => (Placement::Detour(reason), None, None),
             Course::Rehome { reason, session_lost } => {
-                (Placement::Rehomed(reason), Some(Moved { from: home, reason, session_lost }))
+                let moved = Moved { from: home, reason };
+                (Placement::Rehomed(reason), Some(moved), session_lost.then_some(reason))
             }
         };
-        match heir_of(pin_id, pool, home, tried) {
-            Some(member) => Next::Go(Destination { member, placement, moved }),
+        // Where the client has been detoured to already, it stays: what it did there may be there only.
+        let noted = detour.map(|detour| detour.to as usize).filter(|to| is_good_heir(pool, *to, tried));
+        match noted.or_else(|| heir_of(pin_id, pool, home, tried)) {
+            Some(member) => Next::Go(Destination { member, placement, moved, session_lost }),
             None => Next::Nobody,
         }
     }
 
     /// Notes where the request was served: the pin to leave with, if the client has to be told of one.
     pub(super) fn served(&mut self, pool: &Pool, destination: &Destination, new_id: u64) {
-        let (Some(opened), Some(cookie)) = (&self.opened, &pool.cookie) else { return };
-        let home = destination.member as u32;
-        let fresh = |id, issued| Pin { id, home, instance: 0, issued, refreshed: self.now, detour: None };
+        let (Some(opened), Some(cookie)) = (self.opened, &pool.cookie) else { return };
         self.leaves_with = match (opened, destination.placement) {
-            (_, Placement::New) => Some(fresh(new_id, self.now)),
-            (Opened::Valid(pin) | Opened::OldKey(pin), Placement::Rehomed(_)) => Some(fresh(pin.id, pin.issued)),
-            (Opened::UnknownBackend(orphan), Placement::Rehomed(_)) => Some(fresh(orphan.id, orphan.issued)),
-            // Sealed anew with the key that signs.
-            (Opened::OldKey(pin), _) => Some(Pin { refreshed: self.now, ..*pin }),
-            (Opened::Valid(pin), _) if pin.needs_refresh(self.now, cookie.limits) => {
-                Some(Pin { refreshed: self.now, ..*pin })
+            (_, Placement::New) => Some(self.fresh_pin(pool, destination.member, new_id, self.now)),
+            (Opened::Valid(pin) | Opened::OldKey(pin), Placement::Rehomed(_)) => {
+                Some(self.fresh_pin(pool, destination.member, pin.id, pin.issued))
             }
-            _ => None,
+            (Opened::UnknownBackend(orphan), Placement::Rehomed(_)) => {
+                Some(self.fresh_pin(pool, destination.member, orphan.id, orphan.issued))
+            }
+            (Opened::Valid(pin) | Opened::OldKey(pin), placement) => {
+                let is_due = matches!(opened, Opened::OldKey(_)) || pin.needs_refresh(self.now, cookie.limits);
+                let followed = self.followed(&pin, pool, destination, placement);
+                followed.or_else(|| is_due.then(|| self.resealed(&pin, pool)))
+            }
+            (Opened::None | Opened::Expired | Opened::Forged | Opened::UnknownBackend(_), _) => None,
         };
         if let Some(pin) = &self.leaves_with {
             self.pin_id = Some(pin.id);
         }
+    }
+
+    /// The pin as this visit changes it: a long detour is noted, and forgotten at home; a new life of the home is named.
+    fn followed(&self, pin: &Pin, pool: &Pool, destination: &Destination, placement: Placement) -> Option<Pin> {
+        match placement {
+            Placement::Kept if destination.session_lost.is_some() || pin.detour.is_some() => {
+                Some(Pin { detour: None, ..self.resealed(pin, pool) })
+            }
+            Placement::Detour(DetourReason::Unreachable | DetourReason::Disabled) => {
+                let to = destination.member as u32;
+                let since = pin.detour.map_or(self.now, |detour| detour.since);
+                let is_noted = pin.detour.is_some_and(|detour| detour.to == to);
+                (!is_noted).then(|| Pin { detour: Some(Detour { to, since }), ..self.resealed(pin, pool) })
+            }
+            _ => None,
+        }
+    }
+
+    /// The client began a session where it was only on a detour: that is its home now.
+    pub(super) fn settle(&mut self, pool: &Pool, member: usize) -> Option<Moved> {
+        let pin = self.opened.and_then(|opened| opened.pin())?;
+        self.leaves_with = Some(self.fresh_pin(pool, member, pin.id, pin.issued));
+        Some(Moved { from: Some(pin.home as usize), reason: RehomeReason::NewSession })
+    }
+
+    fn fresh_pin(&self, pool: &Pool, member: usize, id: u64, issued: u32) -> Pin {
+        let instance = pool.members[member].backend.instance();
+        Pin { id, home: member as u32, instance, issued, refreshed: self.now, detour: None }
+    }
+
+    /// The same pin, used now. Only at home does it take the home's present life: on a detour it keeps naming the life
+    /// that holds the session.
+    fn resealed(&self, pin: &Pin, pool: &Pool) -> Pin {
+        let home = &pool.members[pin.home as usize].backend;
+        let is_at_home = home.standing().is_available_for_pinned();
+        let instance = if is_at_home { home.instance() } else { pin.instance };
+        Pin { instance, refreshed: self.now, ..*pin }
     }
 
     /// Adds the cookie to the reply, if the client has to be told.
@@ -173,9 +251,15 @@ impl Visit {
 
 fn pick(pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng, placement: Placement) -> Next {
     match balancer.pick(&pool.members, tried, rng) {
-        Some(member) => Next::Go(Destination { member, placement, moved: None }),
+        Some(member) => Next::Go(Destination { member, placement, moved: None, session_lost: None }),
         None => Next::Nobody,
     }
+}
+
+/// Whether a client may be sent to this one instead of its home.
+fn is_good_heir(pool: &Pool, member: usize, tried: &Tried) -> bool {
+    let found = pool.members.get(member);
+    found.is_some_and(|found| found.backend.standing().is_available_for_pinned()) && !tried.contains(member)
 }
 
 /// The backend that takes over: the best in the pin's own order among those in good health, else among those that

@@ -82,6 +82,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
     Pool {
         name: name.into(),
         sessions: yaml.sessions.or(Sessions::Local),
+        session_cookie: yaml.session_cookie.option().map(|CookieName(name)| name),
         balance: yaml.balance.or(balance),
         affinity,
         rehome: rehome(yaml.rehome.or(yaml::Rehome::default())),

@@ -444,6 +444,7 @@ fn settings() -> config::Pool {
     config::Pool {
         name: "shop".into(),
         sessions: config::Sessions::Local,
+        session_cookie: None,
         balance: config::Balance::RoundRobin,
         affinity: config::Affinity::Off,
         rehome: config::Rehome {

@@ -18,12 +18,14 @@ use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use std::time::SystemTime;
+
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{self, Probe};
 use crate::drain;
-use crate::pool::{Backend, Evidence, Health, Member, Thresholds};
+use crate::pool::{Backend, Evidence, Health, Member, Memory, Thresholds, instance};
 use crate::proxy::snapshot::{Published, Snapshot};
 use timing::{Last, Outcome, Timing};
 use trouble::{Trouble, Troubles};
@@ -115,7 +117,6 @@ impl Task {
             timing: Timing::of(&settings),
             settings: Arc::clone(&settings),
             last: None,
-            instance: None,
             troubles,
             trouble: None,
         };
@@ -141,8 +142,6 @@ struct Prober {
     timing: Timing,
     settings: Arc<config::Health>,
     last: Option<Last>,
-    /// The instance last seen.
-    instance: Option<u64>,
     troubles: Troubles,
     trouble: Option<Trouble>,
 }
@@ -190,29 +189,38 @@ impl Prober {
         sooner
     }
 
-    fn take(&mut self, report: probe::ProbeReport) -> Outcome {
+    fn take(&self, report: probe::ProbeReport) -> Outcome {
         let thresholds =
             Thresholds { healthy_after: self.settings.healthy_after, unhealthy_after: self.settings.unhealthy_after };
+        // First, so that whoever finds the backend available knows which life it lives.
+        self.note_instance(report);
         self.backend.observe(report.evidence, thresholds, Instant::now());
-        if let Some(instance) = report.instance {
-            self.seen(instance);
-        }
         match report.evidence {
             Evidence::ProbeOk => Outcome::Succeeded,
             Evidence::ProbeFailed(_) | Evidence::TrafficFailed(_) => Outcome::Failed,
         }
     }
 
-    /// Notes which life of the process answered.
-    ///
-    /// The place where a pin's instance will be told from the current one: today a change is only logged.
-    fn seen(&mut self, instance: u64) {
-        let before = self.instance.replace(instance);
-        if before.is_some_and(|before| before != instance) {
+    /// Notes which life of the process answers: the one that its header names; without such a header a new one, when the
+    /// process was gone and now answers again.
+    fn note_instance(&self, report: probe::ProbeReport) {
+        let was_gone = self.backend.standing().memory == Memory::Gone;
+        let instance = match report.instance {
+            Some(hash) => instance::named(hash),
+            None if was_gone && report.evidence == Evidence::ProbeOk => birth(SystemTime::now()),
+            None => return,
+        };
+        if self.backend.set_instance(instance) {
             let id = self.backend.id();
             tracing::info!(pool = &*id.pool, backend = &*id.name, "another instance answers");
         }
     }
+}
+
+/// A moment as the number of a life that began then.
+fn birth(wall: SystemTime) -> u32 {
+    let seconds = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
 }
 
 async fn until(due: Option<Instant>) {

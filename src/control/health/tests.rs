@@ -148,6 +148,7 @@ fn snapshot(
     let settings = config::Pool {
         name: "shop".into(),
         sessions: config::Sessions::Local,
+        session_cookie: None,
         balance: config::Balance::RoundRobin,
         affinity: config::Affinity::Off,
         rehome: config::Rehome {

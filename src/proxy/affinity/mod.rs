@@ -21,6 +21,8 @@ pub mod cache_guard;
 
 pub mod rehome;
 
+pub mod app_cookie;
+
 pub use cookie::CookieName;
 pub use keys::{KeyRing, KeyRingError};
 pub use pin::{Detour, Limits, Opened, Orphan, Pin};
