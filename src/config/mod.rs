@@ -220,8 +220,19 @@ pub struct CookieAffinity {
     pub http_only: bool,
     /// `SameSite` attribute.
     pub same_site: SameSite,
+    /// When a client without a pin gets one.
+    pub pin_on: PinOn,
     /// `true`: `Max-Age` is sent, so that the cookie outlives the browser. `false`: it ends with the browser session.
     pub persistent: bool,
+}
+
+/// When a client without a pin gets one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinOn {
+    /// With the reply to its first request.
+    FirstRequest,
+    /// With the reply that begins a session: one that sets the app's session cookie, or says `Stickpin-Pin: keep`.
+    SessionStart,
 }
 
 /// When the cookie is `Secure`.
@@ -247,7 +258,7 @@ pub enum SameSite {
 }
 
 /// What happens to a pin whose home cannot serve it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rehome {
     /// The rule.
     pub when_unavailable: WhenUnavailable,
@@ -255,6 +266,19 @@ pub struct Rehome {
     pub wait: Duration,
     /// How long a home that is out of reach, and may still hold its sessions, is remembered.
     pub hold_home: Duration,
+    /// What a client gets whose session is lost, once.
+    pub on_session_lost: OnSessionLost,
+}
+
+/// See [`Rehome::on_session_lost`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnSessionLost {
+    /// Its request is served by the new home, which is told by a header.
+    Forward,
+    /// This status, without asking a backend.
+    Status(http::StatusCode),
+    /// A redirect to this target, usually a page of the app's.
+    Redirect(Arc<str>),
 }
 
 /// See [`Rehome::when_unavailable`].

@@ -334,7 +334,7 @@ fn each_mistake_in_a_pool_is_named_with_its_place() {
         (cookie("http_only: yes"), "affinity.cookie.http_only: expected true or false, found \"yes\""),
         (
             "rehome: { on_session_lost: redirect }".to_owned(),
-            "rehome.on_session_lost: expected forward, found \"redirect\"",
+            "rehome.on_session_lost: expected forward, or a mapping, found \"redirect\"",
         ),
         (
             "rehome: { when_unavailable: wait }".to_owned(),

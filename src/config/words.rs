@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::{Schema, json_schema};
 
 use super::units::{Scalar, scalar};
-use super::{Balance, SameSite, Secure, Sessions, WhenUnavailable};
+use super::{Balance, PinOn, SameSite, Secure, Sessions, WhenUnavailable};
 
 /// Gives each variant its word. A `true` or `false` in brackets after it is read as that variant too.
 macro_rules! words {
@@ -84,13 +84,15 @@ pub(super) enum Off {
 
 words!(pub(super) Off { Off = "off" (false) });
 
-/// What to do for a client whose session is lost.
+/// What to do for a client whose session is lost, in one word.
 #[derive(Clone, Copy)]
-pub(super) enum OnSessionLost {
+pub(super) enum LostWord {
     Forward,
 }
 
-words!(pub(super) OnSessionLost { Forward = "forward" });
+words!(pub(super) LostWord { Forward = "forward" });
+
+words!(pub PinOn { FirstRequest = "first_request", SessionStart = "session_start" });
 
 /// Where the access log goes, without the path of a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -132,6 +134,6 @@ mod tests {
         assert_eq!(Balance::TwoChoices.to_string(), "two_choices");
         assert_eq!(Secure::from_bool(true), Some(Secure::Always));
         assert_eq!(SameSite::from_bool(true), None);
-        assert_eq!(OnSessionLost::expected(), "forward");
+        assert_eq!(LostWord::expected(), "forward");
     }
 }

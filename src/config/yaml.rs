@@ -10,8 +10,8 @@ use super::units::{
     Address, BackendAddress, BackendName, CookieDomain, CookieName, CookiePath, FilePath, Header, HostHeader, Network,
     NonZeroTime, PathPrefix, Percent, RequestTarget, Size, Statuses, Time, Weight, Whole,
 };
-use super::words::{LogTarget, LogWord, Off, OnSessionLost, ProbeMethod};
-use super::{Balance, HostPattern, SameSite, Secure, Sessions, WhenUnavailable};
+use super::words::{LogTarget, LogWord, LostWord, Off, ProbeMethod};
+use super::{Balance, HostPattern, PinOn, SameSite, Secure, Sessions, WhenUnavailable};
 
 /// A configuration file of Stickpin.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -145,6 +145,9 @@ pub(super) struct Cookie {
     pub(super) http_only: Given<bool>,
     /// `SameSite` attribute. Default: lax.
     pub(super) same_site: Given<SameSite>,
+    /// When a client gets a pin: with its first reply, or with the one that begins a session (it sets the app's session
+    /// cookie, or says `Stickpin-Pin: keep`). Default: first_request.
+    pub(super) pin_on: Given<PinOn>,
     /// `true`: the cookie outlives the browser. `false`: it ends with the browser session. Default: false.
     pub(super) persistent: Given<bool>,
 }
@@ -160,9 +163,21 @@ pub(super) struct Rehome {
     pub(super) wait: Given<Time>,
     /// How long a home that is out of reach, and may still hold its sessions, is remembered. Default: 10m.
     pub(super) hold_home: Given<Time>,
-    /// What a client whose session is lost gets: its request is served by the new home. Default: forward.
-    pub(super) on_session_lost: Given<OnSessionLost>,
+    /// What a client gets whose session is lost, once: `forward` serves its request at the new home. Default: forward.
+    pub(super) on_session_lost: Given<Short<LostWord, OnSessionLost>>,
 }
+
+/// What a client gets whose session is lost; one of the keys.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct OnSessionLost {
+    /// This status, 400 to 599.
+    pub(super) status: Given<Whole<400, 599>>,
+    /// A redirect to this path.
+    pub(super) redirect: Given<RequestTarget>,
+}
+
+impl Full for OnSessionLost {}
 
 /// How the backends are probed; one of the keys.
 #[derive(Default, Deserialize, JsonSchema)]

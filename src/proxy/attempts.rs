@@ -23,6 +23,7 @@ use super::snapshot::Pool;
 use super::view::{Slot, View};
 use super::visit::{Destination, Moved, Next, Visit};
 use super::{Journal, Proxy, Target};
+use crate::config::OnSessionLost;
 use crate::pool::{Backend, Evidence, Thresholds};
 use crate::telemetry::words::{Placement, RetryReason};
 
@@ -39,10 +40,20 @@ pub(super) struct Request<'a> {
     pub(super) pool: usize,
 }
 
+/// How a request ended, if it did not fail.
+#[expect(clippy::large_enum_variant, reason = "nearly every request is served, and a box for each would cost more")]
+pub(super) enum Outcome {
+    /// A backend replies.
+    Served(Served),
+    /// Nobody was asked: the client is told that its session is lost, and leaves with the pin that says where it begins
+    /// anew.
+    SessionLost(Visit),
+}
+
 /// A reply, and what it takes to pass it on.
 pub(super) struct Served {
     pub(super) head: ReplyHead,
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
     pub(super) slot: Slot,
     pub(super) pool: usize,
     pub(super) visit: Visit,
@@ -58,7 +69,7 @@ impl Proxy {
         mut visit: Visit,
         mut body: RequestBody,
         journal: &mut Journal,
-    ) -> Result<Served, ProxyError> {
+    ) -> Result<Outcome, ProxyError> {
         let pool = request.view.pool(request.pool);
         let local = request.view.local(request.pool);
         let retry = pool.settings.retry;
@@ -88,13 +99,24 @@ impl Proxy {
                 }
                 Next::Nobody => return Err(failed.map_or(ProxyError::NoBackend, ProxyError::Attempt)),
             };
-            journal.attempts += 1;
             journal.placement = Some(destination.placement);
+            if destination.session_lost.is_some() && pool.settings.rehome.on_session_lost != OnSessionLost::Forward {
+                self.note_placed(pool, &destination, &mut visit);
+                return Ok(Outcome::SessionLost(visit));
+            }
+            journal.attempts += 1;
             match self.try_one(request, &destination, body).await {
                 Ok((begun, slot)) => {
                     self.note_success(request, &destination, &mut visit, &begun, journal);
                     let Begun { head, exchange, .. } = begun;
-                    return Ok(Served { head, exchange, slot, pool: request.pool, visit, destination });
+                    return Ok(Outcome::Served(Served {
+                        head,
+                        exchange,
+                        slot,
+                        pool: request.pool,
+                        visit,
+                        destination,
+                    }));
                 }
                 Err((error, unsent)) => {
                     journal.bytes_in = unsent.received();
@@ -182,19 +204,28 @@ impl Proxy {
         let connections = if begun.reused { &shard.connections_reused } else { &shard.connections_new };
         connections.add(1);
         journal.backend = Some(destination.member);
-        visit.served(pool, destination, self.rng.borrow_mut().u64(..));
+        self.note_placed(pool, destination, visit);
         journal.pin = visit.pin_id();
-        if let (Some(pin), Some(cookie)) = (visit.pin_id(), &pool.cookie) {
-            backend.record_pin(self.worker, pin, self.clock.coarse_now(), cookie.idle_timeout);
-            if matches!(destination.placement, Placement::New | Placement::Rehomed(_)) {
-                backend.pinned_one();
-            }
-        }
+    }
+
+    /// Counts what the placement did to the pin, and notes it in the pin.
+    fn note_placed(&self, pool: &Pool, destination: &Destination, visit: &mut Visit) {
+        visit.served(pool, destination, self.rng.borrow_mut().u64(..));
         if let Some(moved) = destination.moved {
             self.note_rehome(pool, &moved, destination.member);
         }
         if destination.session_lost.is_some() {
             pool.counters.shard(self.worker).sessions_lost.add(1);
+        }
+    }
+
+    /// Counts the client's pin as active where it was served.
+    pub(super) fn note_pin(&self, pool: &Pool, visit: &Visit, destination: &Destination) {
+        let (Some(pin), Some(cookie)) = (visit.pin_id(), &pool.cookie) else { return };
+        let backend = &pool.members[destination.member].backend;
+        backend.record_pin(self.worker, pin, self.clock.coarse_now(), cookie.idle_timeout);
+        if matches!(destination.placement, Placement::New | Placement::Rehomed(_)) {
+            backend.pinned_one();
         }
     }
 

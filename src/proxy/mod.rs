@@ -42,7 +42,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use fastrand::Rng;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
@@ -51,7 +51,7 @@ use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::words::Placement;
 use accept::request::{Target, check};
 use affinity::app_cookie::begins_session;
-use attempts::Served;
+use attempts::{Outcome, Served};
 use client_connection::{ClientConnection, Tunnel};
 use deadline::Deadlines;
 use error::ProxyError;
@@ -90,7 +90,8 @@ impl Proxy {
             journal.keep_line(SystemTime::now(), client.origin.client(&parts.headers), &parts);
         }
         match self.place_and_send(&view, &client, &parts, body, &mut journal).await {
-            Ok(served) => self.finish(&view, &client, &parts, served, journal),
+            Ok(Outcome::Served(served)) => self.finish(&view, &client, &parts, served, journal),
+            Ok(Outcome::SessionLost(visit)) => tell_session_lost(&view, &client, &parts, &visit, journal),
             Err(error) => refuse(&error, journal, &client),
         }
     }
@@ -102,13 +103,13 @@ impl Proxy {
         parts: &Parts,
         body: Incoming,
         journal: &mut Journal,
-    ) -> Result<Served, ProxyError> {
+    ) -> Result<Outcome, ProxyError> {
         let target =
             client.begin_request(|raw| check(parts, !body.is_end_stream(), raw)).map_err(ProxyError::BadRequest)?;
         let route = view.snapshot.routes.find(target.host, target.path).ok_or(ProxyError::NoRoute)?;
         journal.pool = Some(route.pool);
         let pool = view.pool(route.pool);
-        let visit = Visit::begin(pool, route.affinity, &parts.headers, self.clock.wall_seconds());
+        let visit = Visit::begin(pool, route.affinity, (&client.origin, &parts.headers), self.clock.wall_seconds());
         journal.verdict = visit.verdict();
         let body = RequestBody::new(body, pool.settings.retry.body_limit);
         let request = attempts::Request { view, client, parts, target, pool: route.pool };
@@ -137,20 +138,21 @@ impl Proxy {
         let mut reply = Response::new(());
         *reply.status_mut() = head.status;
         *reply.headers_mut() = head.headers;
-        self.settle_new_session(view.pool(pool), parts, reply.headers(), &mut visit, &destination, &mut journal);
+        self.settle_pin(view.pool(pool), parts, reply.headers(), &mut visit, &destination, &mut journal);
         headers::strip(reply.headers_mut(), is_switching);
         visit.set_cookie(view.pool(pool), reply.headers_mut(), client.origin.is_https(&parts.headers));
         if is_switching {
-            let backend = BackendEnd::new(exchange);
+            let backend = BackendEnd::new(*exchange);
             client.switch_to(Tunnel { backend, slot, idle: settings.timeouts.tunnel_idle });
             return reply.map(|()| ReplyBody::Page(Page::new(Bytes::new(), journal, client)));
         }
         let relay = Relay::new(self, client, settings.timeouts.idle, exchange, slot, journal);
-        reply.map(|()| ReplyBody::Relay(Box::new(relay)))
+        reply.map(|()| ReplyBody::Relay(relay))
     }
 
-    /// A client on a detour that began a session there has its home there.
-    fn settle_new_session(
+    /// What the reply means for the pin: the app may end or ask for it, and a client on a detour that began a session there
+    /// has its home there.
+    fn settle_pin(
         &self,
         pool: &Pool,
         parts: &Parts,
@@ -159,11 +161,23 @@ impl Proxy {
         destination: &Destination,
         journal: &mut Journal,
     ) {
-        let is_bound_to_memory = pool.settings.sessions == Sessions::Local;
-        if !matches!(destination.placement, Placement::Detour(_)) || !is_bound_to_memory {
+        let begins_session = || begins_session(pool.settings.session_cookie.as_deref(), &parts.headers, reply);
+        let word = reply.get(STICKPIN_PIN).map(|word| word.as_bytes().trim_ascii());
+        let is_pinned = visit.obey(pool, word, begins_session);
+        journal.pin = visit.pin_id();
+        if !is_pinned {
+            if destination.placement == Placement::New && visit.pin_id().is_none() {
+                journal.placement = Some(Placement::Unpinned);
+            }
             return;
         }
-        if begins_session(pool.settings.session_cookie.as_deref(), &parts.headers, reply)
+        self.note_pin(pool, visit, destination);
+        let is_on_detour = matches!(destination.placement, Placement::Detour(_));
+        if !is_on_detour || pool.settings.sessions != Sessions::Local {
+            return;
+        }
+        let asks_to_stay = word.is_some_and(|word| word.eq_ignore_ascii_case(b"keep"));
+        if (asks_to_stay || begins_session())
             && let Some(moved) = visit.settle(pool, destination.member)
         {
             journal.placement = Some(Placement::Rehomed(moved.reason));
@@ -180,6 +194,25 @@ impl Proxy {
         }
         Rc::clone(&self.current.borrow())
     }
+}
+
+/// The app's word on the pin: `keep` or `release`.
+const STICKPIN_PIN: HeaderName = HeaderName::from_static("stickpin-pin");
+
+/// Tells the client that its session is lost, instead of asking a backend; its next request goes where it begins anew.
+fn tell_session_lost(
+    view: &Rc<View>,
+    client: &Rc<ClientConnection>,
+    parts: &Parts,
+    visit: &Visit,
+    mut journal: Journal,
+) -> Response<ReplyBody> {
+    // The outcome only comes from a pool that was found.
+    let pool = view.pool(journal.pool.unwrap_or_default());
+    let mut page = error_page::session_lost(&pool.settings.rehome.on_session_lost);
+    visit.set_cookie(pool, page.headers_mut(), client.origin.is_https(&parts.headers));
+    journal.status = Some(page.status().as_u16());
+    page.map(|text| ReplyBody::Page(Page::new(text, journal, client)))
 }
 
 /// Answers with a page of our own.

@@ -22,7 +22,7 @@ pub(super) enum ReplyBody {
     /// One of our own pages, and the record of its request.
     Page(Page),
     /// A backend's.
-    Relay(Box<Relay>),
+    Relay(Relay),
 }
 
 /// One of our own pages, on its way.
@@ -58,7 +58,7 @@ pub(super) struct Relay {
 }
 
 struct UnderWay {
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     slot: Slot,
     journal: Journal,
 }
@@ -69,7 +69,7 @@ impl Relay {
         proxy: &Rc<Proxy>,
         client: &Rc<ClientConnection>,
         idle: Duration,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         slot: Slot,
         journal: Journal,
     ) -> Self {

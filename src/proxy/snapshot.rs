@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::accept::route::Routes;
 use super::affinity::{CookieName, KeyRing, Limits, PoolPins, SetCookie};
-use crate::config::{self, Affinity, Config, CookieAffinity};
+use super::balance::newcomers::Newcomers;
+use crate::config::{self, Affinity, Config, CookieAffinity, PinOn};
 use crate::pool::{BackendId, Member, Registry};
 use crate::telemetry::counters::PoolCounters;
 
@@ -41,6 +42,10 @@ pub struct Pool {
     pub counters: Arc<PoolCounters>,
     /// How its pins travel; `None` without affinity.
     pub cookie: Option<Cookie>,
+    /// Clients whose first request is on its way.
+    pub newcomers: Newcomers,
+    /// When the snapshot was made.
+    pub made_at: Instant,
 }
 
 /// Everything that is worked out once for a pool's cookie.
@@ -54,6 +59,8 @@ pub struct Cookie {
     pub limits: Limits,
     /// A pin unused for this long is not active any more.
     pub idle_timeout: Duration,
+    /// When a client without a pin gets one.
+    pub pin_on: PinOn,
     /// Writes it.
     pub set: SetCookie,
 }
@@ -77,6 +84,11 @@ impl Snapshot {
 }
 
 impl Pool {
+    /// Time since this snapshot was made.
+    pub fn uptime(&self, now: Instant) -> Duration {
+        now.duration_since(self.made_at)
+    }
+
     /// Whether lives of backends are told apart by a header of the probe's reply.
     pub fn has_instance_names(&self) -> bool {
         matches!(&self.settings.health.probe, config::Probe::Http(probe) if probe.instance_header.is_some())
@@ -101,6 +113,8 @@ impl Pool {
             members: settings.backends.iter().map(member).collect(),
             counters: registry.pool(&settings.name),
             cookie,
+            newcomers: Newcomers::default(),
+            made_at: now,
         }
     }
 }
@@ -112,6 +126,7 @@ impl Cookie {
             pins: PoolPins::new(keys, &pool.name, pool.backends.iter().map(|backend| &*backend.name)),
             limits: Limits::from(cookie),
             idle_timeout: cookie.idle_timeout,
+            pin_on: cookie.pin_on,
             set: SetCookie::new(cookie),
         }
     }

@@ -9,9 +9,11 @@ use tokio::time::Instant;
 
 use super::affinity::rehome::{Course, Policy, course, home_state};
 use super::affinity::{Detour, Opened, Pin, cache_guard};
+use super::balance::newcomers::Newcomer;
 use super::balance::{Balancer, Tried};
+use super::forward::Origin;
 use super::snapshot::Pool;
-use crate::config::Sessions;
+use crate::config::{PinOn, Sessions};
 use crate::pool::sessions::HomeState;
 use crate::pool::{AdminState, Member, heir, instance};
 use crate::telemetry::words::{DetourReason, PinVerdict, Placement, RehomeReason};
@@ -27,6 +29,10 @@ pub(super) struct Visit {
     leaves_with: Option<Pin>,
     /// The id of the pin, old or new.
     pin_id: Option<u64>,
+    /// Who the client seems to be; only for one without a pin.
+    newcomer: Option<Newcomer>,
+    /// The client's pin is taken away.
+    is_released: bool,
 }
 
 /// Where one attempt goes.
@@ -69,7 +75,12 @@ pub(super) enum Next {
 
 impl Visit {
     /// Reads the pin of a request. No allocation.
-    pub(super) fn begin(pool: &Pool, route_has_affinity: bool, headers: &HeaderMap, now: u32) -> Self {
+    pub(super) fn begin(
+        pool: &Pool,
+        route_has_affinity: bool,
+        (origin, headers): (&Origin, &HeaderMap),
+        now: u32,
+    ) -> Self {
         let opened = match &pool.cookie {
             Some(cookie) if route_has_affinity => {
                 Some(cookie.pins.open_first(cookie.name.find(headers), now, cookie.limits))
@@ -81,7 +92,9 @@ impl Visit {
             Some(Opened::UnknownBackend(orphan)) => Some(orphan.id),
             Some(Opened::None | Opened::Expired | Opened::Forged) | None => None,
         };
-        Self { opened, now, leaves_with: None, pin_id }
+        let has_none = matches!(opened, Some(Opened::None | Opened::Expired | Opened::Forged));
+        let newcomer = has_none.then(|| Newcomer::new(origin.client(headers), headers));
+        Self { opened, now, leaves_with: None, pin_id, newcomer, is_released: false }
     }
 
     /// What the pin turned out to be; `None` where pins do not count.
@@ -133,9 +146,52 @@ impl Visit {
                 let course = course(policy, HomeState::Removed, has_waited, false);
                 self.follow(course, pool, None, orphan.id, orphan.detour, tried)
             }
-            Some(Opened::None | Opened::Expired | Opened::Forged) => pick(pool, balancer, tried, rng, Placement::New),
-            None => pick(pool, balancer, tried, rng, Placement::Unpinned),
+            Some(Opened::None | Opened::Expired | Opened::Forged) => self.welcome(pool, balancer, tried, rng, now),
+            None => unpinned(pool, balancer, tried, rng),
         }
+    }
+
+    /// Places a client without a pin: where its other first requests went, else where the balancer says.
+    fn welcome(&self, pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng, now: Instant) -> Next {
+        let new = |member| Next::Go(Destination { member, placement: Placement::New, moved: None, session_lost: None });
+        let is_good = |member: &usize| {
+            let found = pool.members.get(*member);
+            found.is_some_and(|found| found.backend.standing().is_available_for_new()) && !tried.contains(*member)
+        };
+        let Some(newcomer) = self.newcomer else { return Next::Nobody };
+        if let Some(member) = pool.newcomers.home_of(newcomer, pool.uptime(now)).filter(is_good) {
+            return new(member);
+        }
+        match balancer.pick(&pool.members, tried, rng) {
+            Some(member) => {
+                let claimed = pool.newcomers.claim(newcomer, member, pool.uptime(now));
+                new(if is_good(&claimed) { claimed } else { member })
+            }
+            None => Next::Nobody,
+        }
+    }
+
+    /// The reply's word on the pin, and whether it begins a session: the app may end a pin, or ask for one only then.
+    /// Says whether the client has a pin now.
+    pub(super) fn obey(&mut self, pool: &Pool, word: Option<&[u8]>, begins_session: impl FnOnce() -> bool) -> bool {
+        if let Some(newcomer) = self.newcomer {
+            pool.newcomers.forget(newcomer);
+        }
+        let (Some(opened), Some(cookie)) = (self.opened, &pool.cookie) else { return false };
+        let is_new = opened.pin().is_none() && !matches!(opened, Opened::UnknownBackend(_));
+        let is_early = is_new && cookie.pin_on == PinOn::SessionStart;
+        if word.is_some_and(|word| word.eq_ignore_ascii_case(b"release")) {
+            self.is_released = !matches!(opened, Opened::None);
+            self.leaves_with = None;
+        } else if is_early && !word.is_some_and(|word| word.eq_ignore_ascii_case(b"keep")) && !begins_session() {
+            self.leaves_with = None;
+        } else {
+            return true;
+        }
+        if is_new {
+            self.pin_id = None;
+        }
+        false
     }
 
     /// Whether the home, which cannot be reached, has been remembered for long enough: by this client's own detour, or by
@@ -242,14 +298,20 @@ impl Visit {
 
     /// Adds the cookie to the reply, if the client has to be told.
     pub(super) fn set_cookie(&self, pool: &Pool, headers: &mut HeaderMap, is_https: bool) {
-        let (Some(pin), Some(cookie)) = (&self.leaves_with, &pool.cookie) else { return };
-        let token = cookie.pins.seal(pin);
-        headers.append(header::SET_COOKIE, cookie.set.render(&token, pin, is_https, self.now));
+        let Some(cookie) = &pool.cookie else { return };
+        let line = match &self.leaves_with {
+            Some(pin) => cookie.set.render(&cookie.pins.seal(pin), pin, is_https, self.now),
+            None if self.is_released => cookie.set.render_removal(is_https),
+            None => return,
+        };
+        headers.append(header::SET_COOKIE, line);
         cache_guard::guard(headers);
     }
 }
 
-fn pick(pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng, placement: Placement) -> Next {
+/// Places a request where pins do not count.
+fn unpinned(pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng) -> Next {
+    let placement = Placement::Unpinned;
     match balancer.pick(&pool.members, tried, rng) {
         Some(member) => Next::Go(Destination { member, placement, moved: None, session_lost: None }),
         None => Next::Nobody,

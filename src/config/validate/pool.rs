@@ -4,18 +4,20 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::StatusCode;
+
 use super::health::health;
 use super::{items, non_zero, not_empty, secs, time};
 use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
-    BackendAddress, BackendName, CookieDomain, CookieName, CookiePath, NonZeroTime, Percent, Weight, is_pool_name,
-    written,
+    BackendAddress, BackendName, CookieDomain, CookieName, CookiePath, NonZeroTime, Percent, RequestTarget, Weight,
+    is_pool_name, written,
 };
-use crate::config::words::Off;
+use crate::config::words::{LostWord, Off};
 use crate::config::{
-    Affinity, Backend, Balance, CookieAffinity, Pool, Rehome, Retry, SameSite, Secure, Sessions, Timeouts,
-    WhenUnavailable, yaml,
+    Affinity, Backend, Balance, CookieAffinity, OnSessionLost, PinOn, Pool, Rehome, Retry, SameSite, Secure, Sessions,
+    Timeouts, WhenUnavailable, yaml,
 };
 
 /// The pools by name, those included that could not be read.
@@ -85,7 +87,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         session_cookie: yaml.session_cookie.option().map(|CookieName(name)| name),
         balance: yaml.balance.or(balance),
         affinity,
-        rehome: rehome(yaml.rehome.or(yaml::Rehome::default())),
+        rehome: rehome(report, &at.key("rehome"), yaml.rehome.or(yaml::Rehome::default())),
         health: health(report, &at.key("health"), yaml.health),
         retry: retry(yaml.retry.or(yaml::Retry::default())),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
@@ -116,6 +118,7 @@ fn cookie(report: &Report<'_>, at: &Path<'_>, yaml: yaml::Cookie) -> CookieAffin
         secure: yaml.secure.or(Secure::Auto),
         http_only: yaml.http_only.or(true),
         same_site: yaml.same_site.or(SameSite::Lax),
+        pin_on: yaml.pin_on.or(PinOn::FirstRequest),
         persistent: yaml.persistent.or(false),
     };
     if lives_known && cookie.idle_timeout > cookie.max_lifetime {
@@ -159,11 +162,32 @@ fn browser_rules(report: &Report<'_>, at: &Path<'_>, cookie: &CookieAffinity) {
     }
 }
 
-fn rehome(yaml: yaml::Rehome) -> Rehome {
+fn rehome(report: &Report<'_>, at: &Path<'_>, yaml: yaml::Rehome) -> Rehome {
     Rehome {
         when_unavailable: yaml.when_unavailable.or(WhenUnavailable::Rehome),
         wait: time(yaml.wait, secs(0)),
         hold_home: time(yaml.hold_home, secs(10 * 60)),
+        on_session_lost: on_session_lost(report, &at.key("on_session_lost"), yaml.on_session_lost),
+    }
+}
+
+fn on_session_lost(
+    report: &Report<'_>,
+    at: &Path<'_>,
+    given: Given<Short<LostWord, yaml::OnSessionLost>>,
+) -> OnSessionLost {
+    let Some(Short::Full(yaml)) = given.option() else { return OnSessionLost::Forward };
+    match (yaml.status.option(), yaml.redirect.option()) {
+        (Some(status), None) => {
+            let status = StatusCode::from_u16(status.get() as u16).expect("400 to 599 are status codes");
+            OnSessionLost::Status(status)
+        }
+        (None, Some(RequestTarget(target))) => OnSessionLost::Redirect(target),
+        (Some(_), Some(_)) => {
+            report.wrong(at, "expected either status or redirect, found both".to_owned());
+            OnSessionLost::Forward
+        }
+        (None, None) => OnSessionLost::Forward,
     }
 }
 

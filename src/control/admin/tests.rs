@@ -430,7 +430,8 @@ fn snapshot() -> Snapshot {
     });
     let members = members.collect();
     let counters = registry.pool(&settings.name);
-    let pool = Pool { settings, members, counters, cookie: None };
+    let pool =
+        Pool { settings, members, counters, cookie: None, newcomers: Default::default(), made_at: Instant::now() };
     Snapshot { generation: 1, routes: Routes::default(), pools: vec![pool], trusted_proxies: Vec::new() }
 }
 
@@ -451,6 +452,7 @@ fn settings() -> config::Pool {
             when_unavailable: config::WhenUnavailable::Rehome,
             wait: Duration::ZERO,
             hold_home: second,
+            on_session_lost: config::OnSessionLost::Forward,
         },
         health: config::Health {
             probe: config::Probe::Off,

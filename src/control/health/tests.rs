@@ -155,6 +155,7 @@ fn snapshot(
             when_unavailable: config::WhenUnavailable::Rehome,
             wait: Duration::ZERO,
             hold_home: NEVER,
+            on_session_lost: config::OnSessionLost::Forward,
         },
         health: health.clone(),
         retry: config::Retry { attempts: 0, body_limit: 0, budget: config::Percent::new(0.0).unwrap() },
@@ -168,7 +169,14 @@ fn snapshot(
         backends: Vec::new(),
     };
     let counters = Arc::new(PoolCounters::new(1));
-    let pool = snapshot::Pool { settings, members: backends.iter().map(member).collect(), counters, cookie: None };
+    let pool = snapshot::Pool {
+        settings,
+        members: backends.iter().map(member).collect(),
+        counters,
+        cookie: None,
+        newcomers: Default::default(),
+        made_at: Instant::now(),
+    };
     Snapshot { generation, routes: Routes::default(), pools: vec![pool], trusted_proxies: Vec::new() }
 }
 

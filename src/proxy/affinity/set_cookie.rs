@@ -108,6 +108,7 @@ mod tests {
             secure: Secure::Auto,
             http_only: true,
             same_site: SameSite::Lax,
+            pin_on: crate::config::PinOn::FirstRequest,
             persistent: false,
         }
     }

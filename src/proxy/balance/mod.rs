@@ -14,6 +14,8 @@ mod tried;
 
 mod weight_table;
 
+pub mod newcomers;
+
 mod round_robin;
 
 mod least_requests;

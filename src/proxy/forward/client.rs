@@ -119,7 +119,7 @@ pub struct Begun {
     /// Its head.
     pub head: ReplyHead,
     /// Its body, yet to be read.
-    pub exchange: Exchange,
+    pub exchange: Box<Exchange>,
     /// Whether the connection had served before.
     pub reused: bool,
 }
@@ -158,8 +158,15 @@ impl Client {
             };
             let mut head = self.buffers.borrow_mut().pop().unwrap_or_default();
             let is_chunked = write_head(&mut head, &body);
-            let mut exchange =
-                Exchange::new(connection, request.method.clone(), head, body, is_chunked, request.expects_continue);
+            // Boxed: it is large, and goes through several hands until the last byte of the reply.
+            let mut exchange = Box::new(Exchange::new(
+                connection,
+                request.method.clone(),
+                head,
+                body,
+                is_chunked,
+                request.expects_continue,
+            ));
             match reply(&mut exchange, request, &mut interim).await {
                 Ok(head) => return Ok(Begun { head, exchange, reused }),
                 Err(error) => {
@@ -178,7 +185,7 @@ impl Client {
     }
 
     /// Keeps the connection for the next request, if it is good for one.
-    pub fn put_back(&self, member: &Member, exchange: Exchange) {
+    pub fn put_back(&self, member: &Member, exchange: Box<Exchange>) {
         let Some((mut connection, buffer)) = exchange.into_reusable() else { return };
         self.keep_buffer(buffer);
         connection.idle_since = self.clock.coarse_now();

@@ -1,5 +1,6 @@
 //! The pages that Stickpin answers with itself. They reveal neither a backend nor what answers.
 
+use crate::config::OnSessionLost;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -21,6 +22,23 @@ pub fn page(status: StatusCode, closes: bool) -> Response<Bytes> {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     page
+}
+
+/// What a client gets instead of a reply when its session is lost.
+pub fn session_lost(told: &OnSessionLost) -> Response<Bytes> {
+    match told {
+        OnSessionLost::Status(status) => page(*status, false),
+        OnSessionLost::Redirect(target) => {
+            let mut page = page(StatusCode::SEE_OTHER, false);
+            // A target of the configuration is visible ASCII; were it not, the status alone would have to do.
+            if let Ok(target) = HeaderValue::from_str(target) {
+                page.headers_mut().insert(header::LOCATION, target);
+            }
+            page
+        }
+        // Nobody asks: the request is served.
+        OnSessionLost::Forward => page(StatusCode::SERVICE_UNAVAILABLE, false),
+    }
 }
 
 #[cfg(test)]
