@@ -283,14 +283,15 @@ fn own_lines(request: &Request<'_>, destination: &Destination) -> Vec<u8> {
     lines
 }
 
-/// The protocol a client wants to switch to. Not `h2c`: that is a matter of each hop.
+/// The protocol a client wants to switch to. Not `h2c`, not even in a list: that is a matter of each hop, and what would
+/// follow could not be looked at.
 fn wanted_upgrade(parts: &Parts) -> Option<&HeaderValue> {
+    let has_option = |value: &HeaderValue, wanted: &[u8]| {
+        value.as_bytes().split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(wanted))
+    };
     let protocol = parts.headers.get(header::UPGRADE)?;
-    let names_it = parts.headers.get_all(header::CONNECTION).iter().any(|value| {
-        value.as_bytes().split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-    });
-    let is_h2c = protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"h2c");
-    (names_it && !is_h2c && parts.version == Version::HTTP_11).then_some(protocol)
+    let names_it = parts.headers.get_all(header::CONNECTION).iter().any(|value| has_option(value, b"upgrade"));
+    (names_it && !has_option(protocol, b"h2c") && parts.version == Version::HTTP_11).then_some(protocol)
 }
 
 /// Passes a 1xx reply on. `100` is not among them: hyper sends it when the body is first asked for.

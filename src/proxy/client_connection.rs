@@ -4,13 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::deadline::Deadline;
 use super::forward::Origin;
 use super::forward::tunnel::BackendEnd;
 use super::view::Slot;
 
-/// Longest part of a request head that is remembered as it came.
-const RAW_LIMIT: usize = 64 * 1024;
+/// Longest part of a request head that is remembered as it came: the highest limit there can be, and one read more.
+const RAW_LIMIT: usize = (1024 + 64) * 1024;
 
 /// A buffer that grew beyond this is not kept for the next head.
 const RAW_KEPT: usize = 2 * 1024;
@@ -40,6 +42,10 @@ pub struct ClientConnection {
     phase: Cell<Phase>,
     /// How long a reply may stand still.
     reply_idle: Cell<Duration>,
+    /// When the reply has to be over, whether it moves or not.
+    ends_at: Cell<Option<Instant>>,
+    /// Everything that hyper had to write has been written, so this is a place between two messages.
+    is_flushed: Cell<bool>,
     header_timeout: Duration,
     keep_alive_timeout: Duration,
     /// The bytes of the current head as they came: hyper keeps no trace of framing lines that it resolved.
@@ -79,7 +85,9 @@ impl ClientConnection {
             origin,
             deadline,
             phase: Cell::new(Phase::Head),
-            reply_idle: Cell::new(Duration::MAX),
+            reply_idle: Cell::new(header_timeout),
+            ends_at: Cell::new(None),
+            is_flushed: Cell::new(true),
             header_timeout,
             keep_alive_timeout,
             raw: RefCell::default(),
@@ -104,7 +112,12 @@ impl ClientConnection {
             }
             Phase::Head => {}
             // A body, or requests sent ahead: not what `raw` is for.
-            Phase::Request | Phase::Reply => return,
+            Phase::Request => return,
+            Phase::Reply => {
+                // The backend may be listening still, and has nothing to say meanwhile.
+                self.reply_moved();
+                return;
+            }
         }
         let mut raw = self.raw.borrow_mut();
         if self.is_raw_old.replace(false) {
@@ -137,27 +150,52 @@ impl ClientConnection {
     }
 
     /// The reply begins; `idle` bounds the time between two pieces of it.
-    pub fn begin_reply(&self, idle: Duration) {
+    /// `end` bounds all of it.
+    pub fn begin_reply(&self, idle: Duration, end: Option<Instant>) {
         self.phase.set(Phase::Reply);
         self.reply_idle.set(idle);
-        self.deadline.set(idle);
-    }
-
-    /// Another piece of the reply came, or was written: it does not stand still. A slow client may take its time even
-    /// when all of the reply has been handed over.
-    pub fn reply_moved(&self) {
-        match self.phase.get() {
-            Phase::Reply => self.deadline.set(self.reply_idle.get()),
-            Phase::Idle => self.deadline.set(self.keep_alive_timeout),
-            Phase::Head | Phase::Request => {}
+        self.ends_at.set(end);
+        self.reply_moved();
+        if !self.is_flushed.get() {
+            // The reply's head will be written together with what is left of the one before: no place between them.
+            self.interim.borrow_mut().clear();
         }
     }
 
-    /// The reply has been handed over to its last byte.
+    /// Another piece of the reply came: it does not stand still.
+    pub fn reply_moved(&self) {
+        self.deadline.set_before(self.reply_idle.get(), self.ends_at.get());
+    }
+
+    /// The reply has been handed over to its last byte, and is yet to be written.
     pub fn end_reply(&self) {
         self.phase.set(Phase::Idle);
-        self.interim.borrow_mut().clear();
-        self.deadline.set(self.keep_alive_timeout);
+        self.reply_moved();
+    }
+
+    /// Something was written. A slow client may take its time even when all of the reply has been handed over.
+    pub fn wrote(&self) {
+        self.is_flushed.set(false);
+        if self.phase.get() != Phase::Request {
+            self.reply_moved();
+        }
+    }
+
+    /// Everything was written.
+    pub fn flushed(&self) {
+        if self.is_flushed.replace(true) {
+            return;
+        }
+        match self.phase.get() {
+            Phase::Idle => self.deadline.set(self.keep_alive_timeout),
+            Phase::Head => self.deadline.set(self.header_timeout),
+            Phase::Request | Phase::Reply => {}
+        }
+    }
+
+    /// Whether everything was written.
+    pub fn is_flushed(&self) -> bool {
+        self.is_flushed.get()
     }
 
     /// Sends a 1xx head before the reply.

@@ -95,6 +95,14 @@ impl Deadline {
         self.slot.at.set(self.all.coarse_now().checked_add(timeout + TICK));
     }
 
+    /// Sets it likewise, but no later than `end`.
+    pub fn set_before(&self, timeout: Duration, end: Option<Instant>) {
+        self.set(timeout);
+        if end.is_some() {
+            self.slot.at.set(self.slot.at.get().into_iter().chain(end).min());
+        }
+    }
+
     /// Takes it back.
     pub fn clear(&self) {
         self.slot.at.set(None);

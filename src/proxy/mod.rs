@@ -42,7 +42,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use fastrand::Rng;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
@@ -146,7 +146,12 @@ impl Proxy {
             client.switch_to(Tunnel { backend, slot, idle: settings.timeouts.tunnel_idle });
             return reply.map(|()| ReplyBody::Page(Page::new(Bytes::new(), journal, client)));
         }
-        let relay = Relay::new(self, client, settings.timeouts.idle, exchange, slot, journal);
+        if exchange.leaves_body_unsent() {
+            // What the client still sends of it is not read, so its next request could not be found.
+            reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let end = settings.timeouts.request.and_then(|limit| journal.started().checked_add(limit));
+        let relay = Relay::new(self, client, (settings.timeouts.idle, end), exchange, slot, journal);
         reply.map(|()| ReplyBody::Relay(relay))
     }
 

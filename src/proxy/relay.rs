@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::Proxy;
 use super::client_connection::ClientConnection;
@@ -35,7 +36,7 @@ pub(super) struct Page {
 impl Page {
     /// Begins to send it.
     pub(super) fn new(text: Bytes, journal: Journal, client: &Rc<ClientConnection>) -> Self {
-        client.begin_reply(PAGE_TIMEOUT);
+        client.begin_reply(PAGE_TIMEOUT, None);
         Self { text: Some(text), journal, client: Rc::clone(client) }
     }
 }
@@ -64,16 +65,16 @@ struct UnderWay {
 }
 
 impl Relay {
-    /// Begins to pass on the reply whose head was just received.
+    /// Begins to pass on the reply whose head was just received; `idle` and `end` as in [`ClientConnection::begin_reply`].
     pub(super) fn new(
         proxy: &Rc<Proxy>,
         client: &Rc<ClientConnection>,
-        idle: Duration,
+        (idle, end): (Duration, Option<Instant>),
         exchange: Box<Exchange>,
         slot: Slot,
         journal: Journal,
     ) -> Self {
-        client.begin_reply(idle);
+        client.begin_reply(idle, end);
         Self {
             proxy: Rc::clone(proxy),
             client: Rc::clone(client),

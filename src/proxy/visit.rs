@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use tokio::time::Instant;
 
 use super::affinity::rehome::{Course, Policy, course, home_state};
-use super::affinity::{Detour, Opened, Pin, cache_guard};
+use super::affinity::{CookieName, Detour, Opened, Pin, cache_guard};
 use super::balance::newcomers::Newcomer;
 use super::balance::{Balancer, Tried};
 use super::forward::Origin;
@@ -296,9 +296,10 @@ impl Visit {
         Pin { instance, refreshed: self.now, ..*pin }
     }
 
-    /// Adds the cookie to the reply, if the client has to be told.
+    /// Adds the cookie to the reply, if the client has to be told, and makes sure that there is no other of its name.
     pub(super) fn set_cookie(&self, pool: &Pool, headers: &mut HeaderMap, is_https: bool) {
         let Some(cookie) = &pool.cookie else { return };
+        remove_namesakes(headers, &cookie.name);
         let line = match &self.leaves_with {
             Some(pin) => cookie.set.render(&cookie.pins.seal(pin), pin, is_https, self.now),
             None if self.is_released => cookie.set.render_removal(is_https),
@@ -306,6 +307,22 @@ impl Visit {
         };
         headers.append(header::SET_COOKIE, line);
         cache_guard::guard(headers);
+    }
+}
+
+/// A backend's own cookie of our name would take the place of the pin.
+fn remove_namesakes(headers: &mut HeaderMap, name: &CookieName) {
+    let is_namesake = |line: &HeaderValue| {
+        let pair = line.as_bytes().split(|byte| *byte == b';').next();
+        pair.is_some_and(|pair| name.contains(pair))
+    };
+    if headers.get_all(header::SET_COOKIE).iter().any(is_namesake) {
+        let lines = headers.get_all(header::SET_COOKIE).iter();
+        let kept: Vec<_> = lines.filter(|line| !is_namesake(line)).cloned().collect();
+        headers.remove(header::SET_COOKIE);
+        for line in kept {
+            headers.append(header::SET_COOKIE, line);
+        }
     }
 }
 

@@ -74,7 +74,7 @@ pub async fn serve<H, F, B>(
         let reply = handle(request);
         async move { Ok::<_, std::convert::Infallible>(reply.await) }
     });
-    let io = ClientIo { io, client: Rc::clone(&client), shared: Rc::clone(&shared), is_clean: true };
+    let io = ClientIo { io, client: Rc::clone(&client), shared: Rc::clone(&shared) };
     let mut connection = http1::Builder::new()
         .max_header_size(head_limit)
         .max_buf_size(head_limit.max(MIN_BUFFER))
@@ -108,6 +108,8 @@ pub async fn serve<H, F, B>(
                 reset(&io);
             }
         }
+        // Closed in order, what is left of a reply would be missed by nobody.
+        End::Late(_) if !client.is_flushed() => reset(&io),
         End::Late(Phase::Head) if client.has_received_any() => {
             // Best effort: whoever is this slow may be gone.
             let _ = tokio::time::timeout(Duration::from_secs(1), io.write_all(REQUEST_TIMEOUT)).await;
@@ -152,8 +154,6 @@ struct ClientIo {
     io: TcpStream,
     client: Rc<ClientConnection>,
     shared: Rc<Shared>,
-    /// Everything that hyper had to write has been written, so this is a place between two messages.
-    is_clean: bool,
 }
 
 impl ClientIo {
@@ -188,12 +188,11 @@ impl Read for ClientIo {
 
 impl Write for ClientIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.is_clean {
+        if self.client.is_flushed() {
             ready!(self.poll_interim(cx))?;
-            self.is_clean = false;
         }
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf));
-        self.client.reply_moved();
+        self.client.wrote();
         Poll::Ready(written)
     }
 
@@ -202,9 +201,8 @@ impl Write for ClientIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.is_clean {
+        if self.client.is_flushed() {
             ready!(self.poll_interim(cx))?;
-            self.is_clean = false;
         }
         // The system call for one piece is cheaper than the one for several, by more than copying a small reply costs.
         let total: usize = bufs.iter().map(|piece| piece.len()).sum();
@@ -219,7 +217,7 @@ impl Write for ClientIo {
         } else {
             ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))
         };
-        self.client.reply_moved();
+        self.client.wrote();
         Poll::Ready(written)
     }
 
@@ -229,7 +227,7 @@ impl Write for ClientIo {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes once its own buffer is empty.
-        self.is_clean = true;
+        self.client.flushed();
         self.poll_interim(cx)
     }
 

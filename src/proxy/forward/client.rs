@@ -266,7 +266,7 @@ async fn reply(
     interim: &mut impl FnMut(&ReplyHead),
 ) -> Result<ReplyHead, AttemptError> {
     let timeouts = request.timeouts;
-    let mut received = exchange.received();
+    let mut progress = exchange.progress();
     let mut was_sent = false;
     let mut interims = 0;
     request.deadline.set(timeouts.idle);
@@ -276,13 +276,13 @@ async fn reply(
             if !was_sent && exchange.is_sent() {
                 was_sent = true;
                 request.deadline.set(timeouts.first_byte);
-            } else if exchange.received() != received {
-                received = exchange.received();
+            } else if !was_sent && exchange.progress() != progress {
+                progress = exchange.progress();
                 request.deadline.set(timeouts.idle);
             }
             if polled.is_pending() {
                 ready!(request.deadline.poll(cx));
-                return Poll::Ready(Err(if was_sent {
+                return Poll::Ready(Err(if was_sent || exchange.is_held_up() {
                     AttemptError::FirstByteTimeout
                 } else {
                     AttemptError::ClientStalled

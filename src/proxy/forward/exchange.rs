@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode};
 use hyper::body::Frame;
 use tokio::time::Sleep;
 
@@ -19,6 +19,7 @@ use super::chunked::Piece;
 use super::connection::Connection;
 use super::head::{self, Framing, HeadError, ReplyHead};
 use super::request_body::{BodyPiece, RequestBody};
+use super::request_head::is_trailer;
 
 /// How long a body is held back for the backend's `100 Continue`.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,7 +41,8 @@ pub struct Exchange {
     sending: Sending,
     /// Waiting for `100 Continue`, at most until the timer fires.
     held_back: Option<Pin<Box<Sleep>>>,
-    anything_sent: bool,
+    /// Bytes of the request that were written.
+    sent: u64,
     /// The first write has waited for its turn.
     has_yielded: bool,
     framing: Framing,
@@ -114,7 +116,7 @@ impl Exchange {
             owes_line_end: false,
             sending,
             held_back: expects_continue.then(|| Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT))),
-            anything_sent: false,
+            sent: 0,
             has_yielded: false,
             framing: Framing::Empty,
             is_reusable: false,
@@ -123,7 +125,7 @@ impl Exchange {
 
     /// Whether a byte of the request may have reached the backend.
     pub(super) fn anything_sent(&self) -> bool {
-        self.anything_sent
+        self.sent > 0
     }
 
     /// The request's body, for another attempt, and the buffer of its head.
@@ -144,6 +146,21 @@ impl Exchange {
     /// Whether the request has been sent whole.
     pub fn is_sent(&self) -> bool {
         matches!(self.sending, Sending::Done)
+    }
+
+    /// Grows whenever a piece of the request came from the client, or went to the backend.
+    pub(super) fn progress(&self) -> u64 {
+        self.received() + self.sent
+    }
+
+    /// Whether the backend takes no more of the request, though it was not sent whole.
+    pub fn leaves_body_unsent(&self) -> bool {
+        self.sending == Sending::Broken
+    }
+
+    /// Whether the next step is the backend's: it has not taken what was written so far.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.written < self.buffer.len() || !self.chunk.is_empty()
     }
 
     /// Sends, and waits for a head: of an interim reply, or of the final one, whose body then follows.
@@ -223,7 +240,7 @@ impl Exchange {
                     Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                     Ok(Piece::End(trailers)) => {
                         self.framing = Framing::Empty;
-                        return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+                        return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(without_own(&trailers)))));
                     }
                     Ok(Piece::Incomplete) => 0,
                     Err(error) => return self.broken(BodyError::Framing(error)),
@@ -334,7 +351,7 @@ impl Exchange {
         }
         while self.written < self.buffer.len() || !self.chunk.is_empty() {
             let mut count = ready!(self.connection.poll_write(cx, &self.buffer[self.written..], &self.chunk))?;
-            self.anything_sent = true;
+            self.sent += count as u64;
             let from_buffer = count.min(self.buffer.len() - self.written);
             self.written += from_buffer;
             count -= from_buffer;
@@ -347,24 +364,19 @@ impl Exchange {
     }
 }
 
-/// Trailers are passed on but for those that frame or route a message.
 fn write_trailers(buffer: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     for (name, value) in trailers.into_iter().flatten() {
-        let is_forbidden = matches!(
-            *name,
-            header::TRANSFER_ENCODING
-                | header::CONTENT_LENGTH
-                | header::HOST
-                | header::CONNECTION
-                | header::TE
-                | header::TRAILER
-                | header::UPGRADE
-        ) || name.as_str().starts_with("stickpin-");
-        if !is_forbidden {
+        if is_trailer(name) {
             buffer.extend_from_slice(name.as_str().as_bytes());
             buffer.extend_from_slice(b": ");
             buffer.extend_from_slice(value.as_bytes());
             buffer.extend_from_slice(b"\r\n");
         }
     }
+}
+
+/// hyper passes on those that the reply has announced; words meant for us are not among them.
+fn without_own(trailers: &HeaderMap) -> HeaderMap {
+    let lines = trailers.iter().filter(|(name, _)| !name.as_str().starts_with("stickpin-"));
+    lines.map(|(name, value)| (name.clone(), value.clone())).collect()
 }

@@ -289,6 +289,23 @@ fn is_reserved(name: &str) -> bool {
         || NAMES.iter().any(|reserved| same(bytes, reserved))
 }
 
+/// Whether a client's trailer is passed on: not when it would be left out of the head, nor when it frames, routes,
+/// authorizes or describes the message (RFC 9110 §6.5.1). A backend that merges trailers into the headers would believe it.
+pub(super) fn is_trailer(name: &HeaderName) -> bool {
+    let is_for_heads = matches!(
+        *name,
+        header::AUTHORIZATION
+            | header::CACHE_CONTROL
+            | header::CONTENT_ENCODING
+            | header::CONTENT_RANGE
+            | header::CONTENT_TYPE
+            | header::MAX_FORWARDS
+            | header::RANGE
+            | header::TRAILER
+    );
+    class(name) == Class::EndToEnd && !is_for_heads
+}
+
 /// Header names that the client's `Connection` names as meant for this hop only.
 struct NamedHopByHop<'a> {
     headers: &'a HeaderMap,
