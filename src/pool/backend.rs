@@ -66,6 +66,8 @@ pub struct Backend {
     pins: Box<[OnceLock<Box<ActivePins>>]>,
     /// When the drain was ordered, in milliseconds after `known_since` plus one; 0 without a drain.
     drain_since: AtomicU64,
+    /// When whoever is left has to go, in the same way; 0 without a deadline.
+    drain_until: AtomicU64,
     known_since: Instant,
     /// Notified when a probe should be made now and not at its next turn.
     probe_now: Notify,
@@ -163,6 +165,7 @@ impl Backend {
             unavailable_since: AtomicU64::new(0),
             pins: (0..workers).map(|_| OnceLock::new()).collect(),
             drain_since: AtomicU64::new(0),
+            drain_until: AtomicU64::new(0),
             known_since: now,
             probe_now: Notify::new(),
             changed: Notify::new(),
@@ -372,6 +375,12 @@ impl Backend {
         (turn as f64) < drained_for.as_secs_f64() * DRAIN_PACE * f64::from(u32::MAX)
     }
 
+    /// Whether a drain has passed its deadline.
+    pub fn is_drain_over(&self, now: Instant) -> bool {
+        let until = self.drain_until.load(Ordering::Relaxed).checked_sub(1);
+        until.is_some_and(|until| now.duration_since(self.known_since) >= Duration::from_millis(until))
+    }
+
     fn note_availability(&self, inner: &Inner, now: Instant) {
         let is_available = inner.standing().is_available_for_pinned();
         let was_available = self.unavailable_since.load(Ordering::Relaxed) == 0;
@@ -390,6 +399,8 @@ impl Backend {
     fn publish(&self, inner: &Inner) {
         let drain_since = inner.drain.map_or(0, |drain| self.stamp(drain.since));
         self.drain_since.store(drain_since, Ordering::Relaxed);
+        let deadline = inner.drain.and_then(|drain| drain.deadline);
+        self.drain_until.store(deadline.map_or(0, |deadline| self.stamp(deadline)), Ordering::Relaxed);
         self.weight.store(inner.weight_order.unwrap_or(inner.file_weight), Ordering::Relaxed);
         self.standing.store(inner.standing().pack(), Ordering::Release);
     }

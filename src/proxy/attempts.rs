@@ -101,7 +101,7 @@ impl Proxy {
             };
             journal.placement = Some(destination.placement);
             if destination.session_lost.is_some() && pool.settings.rehome.on_session_lost != OnSessionLost::Forward {
-                self.note_placed(pool, &destination, &mut visit);
+                self.note_placed(request, &destination, &mut visit);
                 return Ok(Outcome::SessionLost(visit));
             }
             journal.attempts += 1;
@@ -204,13 +204,15 @@ impl Proxy {
         let connections = if begun.reused { &shard.connections_reused } else { &shard.connections_new };
         connections.add(1);
         journal.backend = Some(destination.member);
-        self.note_placed(pool, destination, visit);
+        self.note_placed(request, destination, visit);
         journal.pin = visit.pin_id();
     }
 
     /// Counts what the placement did to the pin, and notes it in the pin.
-    fn note_placed(&self, pool: &Pool, destination: &Destination, visit: &mut Visit) {
-        visit.served(pool, destination, self.rng.borrow_mut().u64(..));
+    fn note_placed(&self, request: &Request<'_>, destination: &Destination, visit: &mut Visit) {
+        let pool = request.view.pool(request.pool);
+        let mut ids = request.view.local(request.pool).new_ids.borrow_mut();
+        visit.served(pool, destination, || ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
         if let Some(moved) = destination.moved {
             self.note_rehome(pool, &moved, destination.member);
         }

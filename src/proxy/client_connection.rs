@@ -47,7 +47,7 @@ pub struct ClientConnection {
     /// Everything that hyper had to write has been written, so this is a place between two messages.
     is_flushed: Cell<bool>,
     header_timeout: Duration,
-    keep_alive_timeout: Duration,
+    keep_alive_timeout: Cell<Duration>,
     /// The bytes of the current head as they came: hyper keeps no trace of framing lines that it resolved.
     raw: RefCell<Vec<u8>>,
     /// `raw` belongs to a request that was already handed over.
@@ -89,7 +89,7 @@ impl ClientConnection {
             ends_at: Cell::new(None),
             is_flushed: Cell::new(true),
             header_timeout,
-            keep_alive_timeout,
+            keep_alive_timeout: Cell::new(keep_alive_timeout),
             raw: RefCell::default(),
             is_raw_old: Cell::new(false),
             interim: RefCell::default(),
@@ -187,7 +187,7 @@ impl ClientConnection {
             return;
         }
         match self.phase.get() {
-            Phase::Idle => self.deadline.set(self.keep_alive_timeout),
+            Phase::Idle => self.deadline.set(self.keep_alive_timeout.get()),
             Phase::Head => self.deadline.set(self.header_timeout),
             Phase::Request | Phase::Reply => {}
         }
@@ -196,6 +196,19 @@ impl ClientConnection {
     /// Whether everything was written.
     pub fn is_flushed(&self) -> bool {
         self.is_flushed.get()
+    }
+
+    /// From now on the connection stays open between two requests for this long only.
+    pub fn linger(&self, limit: Duration) {
+        self.keep_alive_timeout.set(limit.min(self.keep_alive_timeout.get()));
+        let waits = match self.phase.get() {
+            Phase::Idle => true,
+            Phase::Head => !self.has_received_any(),
+            Phase::Request | Phase::Reply => false,
+        };
+        if waits {
+            self.deadline.set(self.keep_alive_timeout.get());
+        }
     }
 
     /// Sends a 1xx head before the reply.

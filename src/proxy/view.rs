@@ -5,6 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::affinity::NewIds;
 use super::balance::Balancer;
 use super::snapshot::{Pool, Snapshot};
 use crate::pool::Member;
@@ -29,6 +30,8 @@ pub struct View {
 pub struct Local {
     /// The balancer with its own position.
     pub balancer: RefCell<Balancer>,
+    /// Draws the ids of new pins.
+    pub new_ids: RefCell<NewIds>,
     budget: Cell<f64>,
     share: f64,
 }
@@ -38,6 +41,7 @@ impl View {
     pub fn new(snapshot: Arc<Snapshot>, worker: usize) -> Self {
         let local = |pool: &Pool| Local {
             balancer: RefCell::new(Balancer::new(pool.settings.balance, &pool.members, worker)),
+            new_ids: RefCell::default(),
             budget: Cell::new(BUDGET_FLOOR),
             share: pool.settings.retry.budget.fraction(),
         };

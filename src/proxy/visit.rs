@@ -7,7 +7,7 @@ use fastrand::Rng;
 use http::{HeaderMap, HeaderValue, header};
 use tokio::time::Instant;
 
-use super::affinity::rehome::{Course, Policy, course, home_state};
+use super::affinity::rehome::{Course, Policy, course, course_after_drain, home_state};
 use super::affinity::{CookieName, Detour, Opened, Pin, cache_guard};
 use super::balance::newcomers::Newcomer;
 use super::balance::{Balancer, Tried};
@@ -15,7 +15,7 @@ use super::forward::Origin;
 use super::snapshot::Pool;
 use crate::config::{PinOn, Sessions};
 use crate::pool::sessions::HomeState;
-use crate::pool::{AdminState, Member, heir, instance};
+use crate::pool::{Member, heir, instance};
 use crate::telemetry::words::{DetourReason, PinVerdict, Placement, RehomeReason};
 
 /// A visit of one client.
@@ -131,13 +131,13 @@ impl Visit {
                     state => state,
                 };
                 let is_its_turn = state == HomeState::Draining && backend.is_turn_to_leave(pin.id, now);
-                match course(policy, state, has_waited, is_its_turn) {
-                    Course::Home => Next::Go(Destination {
-                        member: home,
-                        placement: Placement::Kept,
-                        moved: None,
-                        session_lost: self.lost_with_instance(&pin, pool).then_some(RehomeReason::Gone),
-                    }),
+                let course = if state == HomeState::Draining && backend.is_drain_over(now) {
+                    course_after_drain(policy)
+                } else {
+                    course(policy, state, has_waited, is_its_turn)
+                };
+                match course {
+                    Course::Home => Next::Go(self.kept(&pin, pool)),
                     Course::Wait => Next::Wait { home },
                     course => self.follow(course, pool, Some(home), pin.id, pin.detour, tried),
                 }
@@ -203,6 +203,12 @@ impl Visit {
         detoured_for.max(pool.members[pin.home as usize].backend.unavailable_for(now)) >= hold
     }
 
+    /// The home serves its client, who may be told that its session is gone.
+    fn kept(&self, pin: &Pin, pool: &Pool) -> Destination {
+        let session_lost = self.lost_with_instance(pin, pool).then_some(RehomeReason::Gone);
+        Destination { member: pin.home as usize, placement: Placement::Kept, moved: None, session_lost }
+    }
+
     /// Whether the home lives another life than the one the pin names, and the session was only in that one's memory.
     fn lost_with_instance(&self, pin: &Pin, pool: &Pool) -> bool {
         let current = pool.members[pin.home as usize].backend.instance();
@@ -229,18 +235,28 @@ impl Visit {
             }
         };
         // Where the client has been detoured to already, it stays: what it did there may be there only.
-        let noted = detour.map(|detour| detour.to as usize).filter(|to| is_good_heir(pool, *to, tried));
-        match noted.or_else(|| heir_of(pin_id, pool, home, tried)) {
-            Some(member) => Next::Go(Destination { member, placement, moved, session_lost }),
-            None => Next::Nobody,
+        let noted = detour.map(|detour| detour.to as usize).filter(|to| serves_pinned(pool, *to, tried));
+        let heir = noted.or_else(|| match course {
+            // From one drained backend to another it would only have to move again.
+            Course::Rehome { reason: RehomeReason::Drained, .. } => heir_in_service(pin_id, pool, home, tried),
+            _ => heir_of(pin_id, pool, home, tried),
+        });
+        match (heir, home) {
+            (Some(member), _) => Next::Go(Destination { member, placement, moved, session_lost }),
+            // Nobody else can: a home in doubt is better than none.
+            (None, Some(member)) if serves_pinned(pool, member, tried) => {
+                Next::Go(Destination { member, placement: Placement::Kept, moved: None, session_lost: None })
+            }
+            (None, _) => Next::Nobody,
         }
     }
 
-    /// Notes where the request was served: the pin to leave with, if the client has to be told of one.
-    pub(super) fn served(&mut self, pool: &Pool, destination: &Destination, new_id: u64) {
+    /// Notes where the request was served: the pin to leave with, if the client has to be told of one. `new_id` draws
+    /// the id of a new pin.
+    pub(super) fn served(&mut self, pool: &Pool, destination: &Destination, new_id: impl FnOnce() -> u64) {
         let (Some(opened), Some(cookie)) = (self.opened, &pool.cookie) else { return };
         self.leaves_with = match (opened, destination.placement) {
-            (_, Placement::New) => Some(self.fresh_pin(pool, destination.member, new_id, self.now)),
+            (_, Placement::New) => Some(self.fresh_pin(pool, destination.member, new_id(), self.now)),
             (Opened::Valid(pin) | Opened::OldKey(pin), Placement::Rehomed(_)) => {
                 Some(self.fresh_pin(pool, destination.member, pin.id, pin.issued))
             }
@@ -335,28 +351,30 @@ fn unpinned(pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng) 
     }
 }
 
-/// Whether a client may be sent to this one instead of its home.
-fn is_good_heir(pool: &Pool, member: usize, tried: &Tried) -> bool {
+/// Whether a pinned client may be sent to this one.
+fn serves_pinned(pool: &Pool, member: usize, tried: &Tried) -> bool {
     let found = pool.members.get(member);
     found.is_some_and(|found| found.backend.standing().is_available_for_pinned()) && !tried.contains(member)
 }
 
-/// The backend that takes over: the best in the pin's own order among those in good health, else among those that
-/// serve at all.
+/// The backend that takes over: one in service, or at least one that is only draining.
 fn heir_of(pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried) -> Option<usize> {
+    heir_in_service(pin_id, pool, home, tried).or_else(|| {
+        // Everybody else is draining: better there than nowhere.
+        heir(pin_id, &pool.members, home, |index, member| {
+            !tried.contains(index) && member.backend.standing().is_available_for_pinned()
+        })
+    })
+}
+
+/// The best in the pin's own order among those in good health, else among those that serve new clients at all.
+fn heir_in_service(pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried) -> Option<usize> {
     let untried = |index: usize| !tried.contains(index);
     let members = &pool.members;
     heir(pin_id, members, home, |index, member: &Member| untried(index) && member.backend.standing().is_first_choice())
         .or_else(|| {
             heir(pin_id, members, home, |index, member| {
                 untried(index) && member.backend.standing().is_available_for_new()
-            })
-        })
-        .or_else(|| {
-            // Everybody else is draining: better there than nowhere.
-            heir(pin_id, members, home, |index, member| {
-                let standing = member.backend.standing();
-                untried(index) && standing.admin != AdminState::Disabled && standing.is_available_for_pinned()
             })
         })
 }

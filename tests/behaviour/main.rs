@@ -3,8 +3,46 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_cookies;
+
+mod bad_input;
+
+mod broken;
+
+mod cli;
+
+mod crash;
+
+mod crowd;
+
 mod demo;
+
+mod drain;
+
+mod gate;
+
+mod headers;
+
+mod interim;
 
 mod process;
 
+mod rehome;
+
+mod reload;
+
+mod retry;
+
+mod routing;
+
 mod session_app;
+
+mod shop;
+
+mod stop;
+
+mod streaming;
+
+mod timeouts;
+
+mod upgrade;

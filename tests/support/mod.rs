@@ -18,6 +18,8 @@ mod backend;
 
 mod process;
 
+pub mod raw;
+
 mod running;
 
 use std::fmt::Debug;

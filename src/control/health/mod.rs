@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::{self, Probe};
 use crate::drain;
-use crate::pool::{Backend, Evidence, Health, Member, Memory, Thresholds, instance};
+use crate::pool::{Backend, Evidence, Failure, Health, Member, Memory, Thresholds, instance};
 use crate::proxy::snapshot::{Published, Snapshot};
 use timing::{Last, Outcome, Timing};
 use trouble::{Trouble, Troubles};
@@ -197,6 +197,9 @@ impl Prober {
         self.backend.observe(report.evidence, thresholds, Instant::now());
         match report.evidence {
             Evidence::ProbeOk => Outcome::Succeeded,
+            Evidence::ProbeFailed(Failure::Refused) if self.backend.standing().memory == Memory::MayHold => {
+                Outcome::RefusedOnly
+            }
             Evidence::ProbeFailed(_) | Evidence::TrafficFailed(_) => Outcome::Failed,
         }
     }

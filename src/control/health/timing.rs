@@ -14,6 +14,8 @@ pub(super) enum Outcome {
     Succeeded,
     /// It failed.
     Failed,
+    /// It was refused, but not often enough in a row to know that the process is gone.
+    RefusedOnly,
     /// It could not be made, which says nothing of the backend.
     Skipped,
 }
@@ -64,8 +66,8 @@ impl Timing {
     pub(super) fn next(&self, last: Last, health: Health, chance: f64) -> Option<Instant> {
         let quick = match health {
             Health::Starting | Health::Suspect => true,
-            // On its way back: quickly, so that its clients need not wait `healthy_after` intervals.
-            Health::Unhealthy => last.outcome == Outcome::Succeeded,
+            // On its way back, or about to be known as gone: quickly, for its clients wait to go home or to be rehomed.
+            Health::Unhealthy => matches!(last.outcome, Outcome::Succeeded | Outcome::RefusedOnly),
             Health::Healthy if !self.probes_healthy => return None,
             Health::Healthy => false,
         };
@@ -129,6 +131,8 @@ mod tests {
             (H::Suspect, O::Succeeded, SUSPECT),
             (H::Suspect, O::Skipped, SUSPECT),
             (H::Unhealthy, O::Failed, INTERVAL),
+            // The probe under way when the process died was broken off, so one refusal is missing.
+            (H::Unhealthy, O::RefusedOnly, SUSPECT),
             (H::Unhealthy, O::Skipped, INTERVAL),
             (H::Unhealthy, O::Succeeded, SUSPECT),
         ];

@@ -30,6 +30,10 @@ const SMALL_WRITE: usize = 1024;
 /// The smallest buffer hyper accepts.
 const MIN_BUFFER: usize = 8 * 1024;
 
+/// How long an idle connection stays open when its worker is closing. A request that is on its way already would be
+/// lost if it were closed at once; this way it is answered, and told that it was the last.
+const LINGER: Duration = Duration::from_millis(500);
+
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// What all connections of one worker share.
@@ -79,14 +83,19 @@ pub async fn serve<H, F, B>(
         .max_header_size(head_limit)
         .max_buf_size(head_limit.max(MIN_BUFFER))
         .serve_connection(io, &service);
-    let mut was_told = false;
+    let (mut lingers, mut was_told) = (false, false);
     let end = poll_fn(|cx| {
-        if shared.closing.get() && !was_told {
-            was_told = true;
-            Pin::new(&mut connection).graceful_shutdown();
-        }
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(End::Over(result));
+        }
+        if shared.closing.get() && !lingers {
+            lingers = true;
+            client.linger(LINGER);
+        }
+        // Only now: hyper closes a connection at once when it has not been handed a whole head.
+        if lingers && !was_told && matches!(client.phase(), Phase::Request | Phase::Reply) {
+            was_told = true;
+            Pin::new(&mut connection).graceful_shutdown();
         }
         match client.phase() {
             Phase::Request => Poll::Pending,

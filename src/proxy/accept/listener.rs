@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 /// Connections the kernel keeps for us until we accept them.
@@ -140,28 +140,41 @@ pub async fn run(
             biased;
             accepted = listener.accept() => accepted,
             () = &mut closing, if !is_closing => { is_closing = true; continue },
-            // Nothing is queued any more, and closing the socket would reset what is.
-            () = std::future::ready(()), if is_closing => return,
+            () = std::future::ready(()), if is_closing => break,
         };
         match accepted {
             Ok((io, peer)) => {
                 trouble.is_over();
-                hand_over(io, peer, (index, listening), (worker, inboxes));
+                if let Ok(io) = io.into_std() {
+                    hand_over(io, peer, (index, listening), (worker, inboxes));
+                }
             }
             Err(error) if is_clients_doing(&error) => {}
             Err(error) => {
                 trouble.tell(listening.address, &format!("accepting pauses: {error}"));
                 tokio::time::sleep(PAUSE).await;
                 if is_closing {
-                    return;
+                    break;
                 }
             }
+        }
+    }
+    // The runtime may not have heard of everybody who is queued, and closing the socket would reset them.
+    let Ok(listener) = listener.into_std() else { return };
+    loop {
+        match listener.accept() {
+            Ok((io, peer)) if io.set_nonblocking(true).is_ok() => {
+                hand_over(io, peer, (index, listening), (worker, inboxes));
+            }
+            Ok(_) => {}
+            Err(error) if is_clients_doing(&error) => {}
+            Err(_) => return,
         }
     }
 }
 
 fn hand_over(
-    io: TcpStream,
+    io: std::net::TcpStream,
     peer: SocketAddr,
     (index, listening): (usize, &Listening),
     (worker, inboxes): (usize, &Inboxes),
@@ -171,10 +184,8 @@ fn hand_over(
     let target = inboxes.target(worker);
     let (load, inbox) = &inboxes.workers[target];
     let counted = Counted::new(&listening.connections, load);
-    if let Ok(io) = io.into_std() {
-        // Fails only when that worker has ended, and then we all are about to.
-        let _ = inbox.send(Accepted { io, peer, listener: index, counted });
-    }
+    // Fails only when that worker has ended, and then we all are about to.
+    let _ = inbox.send(Accepted { io, peer, listener: index, counted });
 }
 
 /// Errors of one connection that was gone before it was accepted.

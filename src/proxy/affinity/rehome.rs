@@ -76,6 +76,11 @@ pub fn course(policy: Policy, home: HomeState, has_waited: bool, is_its_turn: bo
     }
 }
 
+/// What becomes of the clients of a drained home once the deadline of its drain has passed: whoever is left has to go.
+pub fn course_after_drain(policy: Policy) -> Course {
+    Course::Rehome { reason: RehomeReason::Drained, session_lost: policy.sessions == Sessions::Local }
+}
+
 fn detour_reason(home: HomeState) -> DetourReason {
     match home {
         HomeState::Busy => DetourReason::Busy,
@@ -164,6 +169,12 @@ mod tests {
         assert_eq!(course(LOCAL, HomeState::Draining, false, true), Course::Home);
         assert_eq!(course(EXTERNAL, HomeState::Draining, false, false), Course::Home);
         assert_eq!(course(EXTERNAL, HomeState::Draining, false, true), rehome(RehomeReason::Drained, false));
+    }
+
+    #[test]
+    fn at_the_deadline_of_a_drain_everybody_has_to_go() {
+        assert_eq!(course_after_drain(LOCAL), rehome(RehomeReason::Drained, true));
+        assert_eq!(course_after_drain(EXTERNAL), rehome(RehomeReason::Drained, false));
     }
 
     #[test]

@@ -1,0 +1,115 @@
+//! The id of a new pin: drawn by chance, with an eye on who would inherit it.
+//!
+//! A pin's heir follows from its id. Left to chance alone, of 67 orphans one of two survivors would get more than 60 %
+//! every tenth time. So of a few ids the one is taken whose heir has the least to inherit from this home so far. It
+//! remains a random number: nothing depends on how it was drawn.
+
+use fastrand::Rng;
+
+use crate::pool::{Member, heir};
+
+/// Ids to choose from.
+const DRAWS: usize = 4;
+
+/// In larger pools each heir has little to inherit from one home, and finding it takes longer.
+const LARGEST: usize = 64;
+
+/// What one worker knows of the pins it gave out in one pool.
+#[derive(Debug, Default)]
+pub struct NewIds {
+    /// By home, then by heir: pins that were given out.
+    given: Vec<u32>,
+}
+
+impl NewIds {
+    /// An id for a pin whose home is this member. O(N), no allocation but the first time.
+    pub fn draw(&mut self, members: &[Member], home: usize, rng: &mut Rng) -> u64 {
+        let count = members.len();
+        // With fewer there is one heir at most.
+        if !(3..=LARGEST).contains(&count) {
+            return rng.u64(..);
+        }
+        if self.given.len() != count * count {
+            self.given = vec![0; count * count];
+        }
+        let given = &mut self.given[home * count..][..count];
+        let mut best: Option<(u64, usize)> = None;
+        for _ in 0..DRAWS {
+            let id = rng.u64(..);
+            let Some(heir) = heir(id, members, Some(home), |_, _| true) else { return id };
+            if best.is_none_or(|(_, best)| is_less(given, members, heir, best)) {
+                best = Some((id, heir));
+            }
+        }
+        let (id, heir) = best.expect("there is at least one draw");
+        given[heir] = given[heir].saturating_add(1);
+        id
+    }
+}
+
+/// Whether `one` has less to inherit per weight than `other`.
+fn is_less(given: &[u32], members: &[Member], one: usize, other: usize) -> bool {
+    let weight = |index: usize| u64::from(members[index].backend.weight().max(1));
+    u64::from(given[one]) * weight(other) < u64::from(given[other]) * weight(one)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::pool::{BackendId, Registry};
+
+    fn pool(weights: &[u32]) -> Vec<Member> {
+        let registry = Registry::new(1);
+        let member = |(index, &weight): (usize, &u32)| {
+            let id = BackendId { pool: Arc::from("shop"), name: Arc::from(format!("app{index}")) };
+            let backend = registry.backend(&id, Instant::now());
+            backend.set_file_weight(weight);
+            Member { backend, address: ([127, 0, 0, 1], 9000).into() }
+        };
+        weights.iter().enumerate().map(member).collect()
+    }
+
+    /// Orphans of member 0, by heir, when two workers gave out its pins in turn.
+    fn orphans(weights: &[u32], pins: u32, seed: u64) -> Vec<u32> {
+        let members = pool(weights);
+        let (mut workers, mut rng) = ([NewIds::default(), NewIds::default()], Rng::with_seed(seed));
+        let mut orphans = vec![0; members.len()];
+        for pin in 0..pins {
+            let id = workers[pin as usize % 2].draw(&members, 0, &mut rng);
+            orphans[heir(id, &members, Some(0), |_, _| true).expect("others")] += 1;
+        }
+        orphans
+    }
+
+    #[test]
+    fn two_survivors_share_67_orphans_within_55_to_45() {
+        for seed in 0..500 {
+            let orphans = orphans(&[1, 1, 1], 67, seed);
+            assert!(orphans[1].min(orphans[2]) * 100 >= 67 * 45, "{orphans:?}, seed {seed}");
+        }
+    }
+
+    #[test]
+    fn survivors_share_by_weight() {
+        for seed in 0..200 {
+            let orphans = orphans(&[1, 1, 2, 3, 0], 120, seed);
+            for (orphans, due) in orphans.iter().zip([0_u32, 20, 40, 60, 0]) {
+                assert!(orphans.abs_diff(due) <= 5, "{orphans} of {due}, seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn ids_stay_random() {
+        let (members, mut ids, mut rng) = (pool(&[1, 1, 1]), NewIds::default(), Rng::with_seed(1));
+        let drawn: Vec<u64> = (0..10_000).map(|_| ids.draw(&members, 0, &mut rng)).collect();
+        for bit in 0..64 {
+            let ones = drawn.iter().filter(|id| **id >> bit & 1 == 1).count();
+            assert!((4_750..=5_250).contains(&ones), "bit {bit}: {ones} of 10000");
+        }
+    }
+}
