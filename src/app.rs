@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config::{self, AccessLogTarget, Config};
@@ -29,6 +29,9 @@ use crate::telemetry::access_log::AccessLog;
 
 /// Reloads that may wait for their turn.
 const RELOAD_QUEUE: usize = 16;
+
+/// Orders that may wait to be kept.
+const ORDER_QUEUE: usize = 16;
 
 /// How long the last lines of the access log may take to be written.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -152,6 +155,7 @@ impl App {
             })
             .collect();
         let (reload, reloads) = mpsc::channel(RELOAD_QUEUE);
+        let (order, ordered) = mpsc::channel(ORDER_QUEUE);
         let (settled, is_settled) = watch::channel(false);
         let shared = Shared {
             published: Arc::clone(&reloader.published),
@@ -162,7 +166,7 @@ impl App {
                 .collect(),
             reloads: Arc::new(ReloadCounters::default()),
             settled: is_settled,
-            orders_changed: Notify::new(),
+            ordered: order,
             access_log_dropped: access_log.dropped(),
             started: SystemTime::now(),
         };
@@ -187,6 +191,7 @@ impl App {
         let control = control::Setup {
             reloader,
             reloads,
+            ordered,
             admin,
             shared: Arc::new(shared),
             settled,

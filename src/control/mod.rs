@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::drain;
 use crate::proxy::snapshot::Published;
-use admin::{ReloadRequest, Shared};
+use admin::{OrderNotice, ReloadRequest, Shared};
 use reload::Reloader;
 use state_dir::{Moment, ORDERS_FILE, Orders};
 
@@ -46,6 +46,8 @@ pub struct Setup {
     pub reloader: Reloader,
     /// Orders to reload.
     pub reloads: mpsc::Receiver<ReloadRequest>,
+    /// Orders to be kept.
+    pub ordered: mpsc::Receiver<OrderNotice>,
     /// The admin endpoint, bound, and its token.
     pub admin: Option<(std::net::TcpListener, Option<String>)>,
     /// What the admin endpoint shows.
@@ -70,7 +72,8 @@ pub fn run(setup: Setup) -> io::Result<()> {
 }
 
 async fn serve(setup: Setup) -> io::Result<()> {
-    let Setup { mut reloader, mut reloads, admin, shared, settled, state_dir, workers_drain, mut drain } = setup;
+    let Setup { mut reloader, mut reloads, mut ordered, admin, shared, settled, state_dir, workers_drain, mut drain } =
+        setup;
     let published = Arc::clone(&shared.published);
     tokio::task::spawn_local(health::run(Arc::clone(&published), drain.clone()));
     tokio::task::spawn_local(settle(Arc::clone(&published), settled));
@@ -92,11 +95,14 @@ async fn serve(setup: Setup) -> io::Result<()> {
                 // Whoever asked may be gone; the reload took place all the same.
                 let _ = answer.send(result);
             }
-            () = shared.orders_changed.notified() => {
+            Some(notice) = ordered.recv() => {
                 reloader.publish();
-                if let Some(state_dir) = &state_dir {
-                    save_orders(state_dir, &published).await;
-                }
+                let kept = match &state_dir {
+                    Some(state_dir) => save_orders(state_dir, &published).await,
+                    None => Ok(()),
+                };
+                // Whoever gave the order may be gone; it is in force all the same.
+                let _ = notice.send(kept);
             }
             () = drain.stopped() => return Ok(()),
         }
@@ -142,16 +148,21 @@ async fn count_pins(published: Arc<Published>) {
     }
 }
 
-async fn save_orders(state_dir: &Path, published: &Published) {
+async fn save_orders(state_dir: &Path, published: &Published) -> Result<(), String> {
     let orders = {
         let snapshot = published.load();
         let members = snapshot.pools.iter().flat_map(|pool| &pool.members);
         Orders::collect(members.map(|member| &*member.backend), moment())
     };
     let file = state_dir.join(ORDERS_FILE);
-    let saved = tokio::task::spawn_blocking(move || state_dir::save(&file, &orders)).await;
-    if let Ok(Err(error)) = saved {
-        tracing::error!(%error, "the orders are in force, but could not be kept for a restart");
+    match tokio::task::spawn_blocking(move || state_dir::save(&file, &orders)).await {
+        Ok(Err(error)) => {
+            let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+            tracing::error!(%error, cause, "the orders are in force, but could not be kept for a restart");
+            Err(format!("{error}{cause}"))
+        }
+        Ok(Ok(())) => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

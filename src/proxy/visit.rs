@@ -139,7 +139,11 @@ impl Visit {
                 match course {
                     Course::Home => Next::Go(self.kept(&pin, pool)),
                     Course::Wait => Next::Wait { home },
-                    course => self.follow(course, pool, Some(home), pin.id, pin.detour, tried),
+                    course => match self.follow(course, pool, Some(home), pin.id, pin.detour, tried) {
+                        // Nobody else can: a home in doubt is better than none.
+                        Next::Nobody if serves_pinned(pool, home, tried) => Next::Go(self.kept(&pin, pool)),
+                        next => next,
+                    },
                 }
             }
             Some(Opened::UnknownBackend(orphan)) => {
@@ -241,13 +245,9 @@ impl Visit {
             Course::Rehome { reason: RehomeReason::Drained, .. } => heir_in_service(pin_id, pool, home, tried),
             _ => heir_of(pin_id, pool, home, tried),
         });
-        match (heir, home) {
-            (Some(member), _) => Next::Go(Destination { member, placement, moved, session_lost }),
-            // Nobody else can: a home in doubt is better than none.
-            (None, Some(member)) if serves_pinned(pool, member, tried) => {
-                Next::Go(Destination { member, placement: Placement::Kept, moved: None, session_lost: None })
-            }
-            (None, _) => Next::Nobody,
+        match heir {
+            Some(member) => Next::Go(Destination { member, placement, moved, session_lost }),
+            None => Next::Nobody,
         }
     }
 

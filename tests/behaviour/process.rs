@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::shop::until_gone;
 use crate::support::{Backend, BackendProcess, StickpinProcess, until};
 
 fn yaml(front: SocketAddr, admin: SocketAddr, backends: &str) -> String {
@@ -51,7 +52,7 @@ async fn a_killed_backend_is_known_to_be_gone_and_its_client_is_rehomed_once() {
     }
     let home = client.post("/login?user=ann", "").await.unwrap().served_by();
     backends.iter_mut().find(|backend| backend.name() == home).unwrap().kill();
-    admin.until_health("shop", &home, "unhealthy").await;
+    until_gone(&mut admin, &home).await;
 
     let told = client.get("/whoami").await.unwrap();
     assert_ne!(told.served_by(), home);

@@ -47,7 +47,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use auth::read_token;
 pub use reload::ReloadRequest;
@@ -80,13 +80,16 @@ pub struct Shared {
     pub reloads: Arc<ReloadCounters>,
     /// Becomes true, for good, once every backend has been measured for the first time.
     pub settled: watch::Receiver<bool>,
-    /// Notified after each order of the operator, so that it is saved and tables are built anew.
-    pub orders_changed: Notify,
+    /// Told after each order of the operator; the order is answered once tables were built anew and it was saved.
+    pub ordered: mpsc::Sender<OrderNotice>,
     /// Lines that the access log dropped.
     pub access_log_dropped: Arc<AtomicU64>,
     /// When the process started.
     pub started: SystemTime,
 }
+
+/// Asks that the orders in force be kept; answered with what went wrong, if anything did.
+pub type OrderNotice = oneshot::Sender<Result<(), String>>;
 
 /// How reloads ended.
 #[derive(Debug, Default)]

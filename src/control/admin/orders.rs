@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
+use tokio::sync::oneshot;
 
 use super::error::ApiError;
 use super::view::{AdminStateView, BackendView, Now};
@@ -57,7 +58,7 @@ pub(super) async fn state(
     let now = Now::read();
     let deadline = order.deadline.map(|deadline| now.monotonic + deadline);
     member.backend.set_admin_state(order.state.into(), deadline, now.monotonic);
-    context.shared.orders_changed.notify_one();
+    keep(&context).await?;
     Ok(Json(BackendView::of(member, now)))
 }
 
@@ -73,8 +74,24 @@ pub(super) async fn weight(
     let from = member.backend.weight();
     member.backend.order_weight(order.weight.map(Weight::get));
     tracing::info!(pool, backend, from, to = member.backend.weight(), "weight ordered");
-    context.shared.orders_changed.notify_one();
+    keep(&context).await?;
     Ok(Json(BackendView::of(member, Now::read())))
+}
+
+/// Has the order kept before it is answered: what was confirmed must outlive a crash.
+async fn keep(context: &Context) -> Result<(), ApiError> {
+    let (notice, kept) = oneshot::channel();
+    let is_stopping = context.shared.ordered.send(notice).await.is_err();
+    match kept.await {
+        Ok(Err(error)) => {
+            let message = format!("the order is in force, but could not be kept for a restart: {error}");
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message))
+        }
+        Err(_) if !is_stopping => {
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the order is in force, but the process is stopping"))
+        }
+        Ok(Ok(())) | Err(_) => Ok(()),
+    }
 }
 
 /// Reads an order: 400 for what is not JSON, 422 for JSON that is not the order.

@@ -159,8 +159,6 @@ async fn a_drain_is_ordered_shown_and_taken_back() {
     assert!(view["drain"]["deadline"].as_str().is_some_and(|date| date.ends_with('Z')), "{view}");
     let drain = admin.backend().drain().expect("a drain");
     assert_eq!(drain.deadline.expect("a deadline") - drain.since, Duration::from_secs(600));
-    // The permit is there already, so this does not wait.
-    admin.shared.orders_changed.notified().await;
 
     let view = admin.put(&path, r#"{"state":"draining"}"#).await.json();
     assert_eq!(view["drain"]["deadline"], Value::Null);
@@ -176,9 +174,25 @@ async fn a_weight_is_ordered_shown_and_taken_back() {
     let path = format!("{BLUE}/weight");
     let view = admin.put(&path, r#"{"weight":0}"#).await.json();
     assert_eq!((&view["weight"], &view["file_weight"]), (&json!(0), &json!(100)));
-    admin.shared.orders_changed.notified().await;
     let view = admin.put(&path, r#"{"weight":null}"#).await.json();
     assert_eq!((&view["weight"], view.get("file_weight")), (&json!(100), None));
+}
+
+#[tokio::test]
+async fn an_order_that_could_not_be_kept_is_said_to_be_in_force_only() {
+    let (mut shared, settle, reloads) = shared();
+    let (order, mut ordered) = mpsc::channel::<OrderNotice>(1);
+    shared.ordered = order;
+    let admin = Admin::start_sharing(None, shared, settle, reloads).await;
+    tokio::spawn(async move {
+        while let Some(notice) = ordered.recv().await {
+            let _ = notice.send(Err("no space".to_owned()));
+        }
+    });
+    let reply = admin.put(&format!("{BLUE}/state"), r#"{"state":"disabled"}"#).await;
+    assert_eq!(reply.status, 500);
+    assert!(reply.body.contains("in force") && reply.body.contains("no space"), "{}", reply.body);
+    assert_eq!(admin.backend().standing().admin, AdminState::Disabled);
 }
 
 #[tokio::test]
@@ -335,9 +349,18 @@ impl Admin {
     }
 
     async fn start_with(token: Option<String>) -> Self {
+        let (shared, settle, orders) = shared();
+        Self::start_sharing(token, shared, settle, orders).await
+    }
+
+    async fn start_sharing(
+        token: Option<String>,
+        shared: Shared,
+        settle: watch::Sender<bool>,
+        orders: mpsc::Receiver<ReloadRequest>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound");
-        let (shared, settle, orders) = shared();
         let shared = Arc::new(shared);
         let (trigger, watcher) = drain::new();
         let serving = tokio::spawn(serve(listener, token, Arc::clone(&shared), watcher));
@@ -411,11 +434,22 @@ fn shared() -> (Shared, watch::Sender<bool>, mpsc::Receiver<ReloadRequest>) {
         connections: vec![("127.0.0.1:8080".to_owned(), Arc::default())],
         reloads: Arc::default(),
         settled,
-        orders_changed: Notify::new(),
+        ordered: keeps_orders(),
         access_log_dropped: Arc::default(),
         started: SystemTime::UNIX_EPOCH,
     };
     (shared, settle, orders)
+}
+
+/// Whoever keeps orders, and says that it did.
+fn keeps_orders() -> mpsc::Sender<OrderNotice> {
+    let (order, mut ordered) = mpsc::channel::<OrderNotice>(1);
+    tokio::spawn(async move {
+        while let Some(notice) = ordered.recv().await {
+            let _ = notice.send(Ok(()));
+        }
+    });
+    order
 }
 
 /// One pool with two backends.
