@@ -23,7 +23,11 @@ mod gate;
 
 mod headers;
 
+mod instances;
+
 mod interim;
+
+mod pin_life;
 
 mod process;
 
