@@ -138,6 +138,9 @@ impl Proxy {
         let mut reply = Response::new(());
         *reply.status_mut() = head.status;
         *reply.headers_mut() = head.headers;
+        if let Some(reason) = head.reason {
+            reply.extensions_mut().insert(reason);
+        }
         self.settle_pin(view.pool(pool), parts, reply.headers(), &mut visit, &destination, &mut journal);
         headers::strip(reply.headers_mut(), is_switching);
         visit.set_cookie(view.pool(pool), reply.headers_mut(), client.origin.is_https(&parts.headers));

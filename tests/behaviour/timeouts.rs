@@ -195,9 +195,9 @@ async fn a_backend_that_takes_no_connection_costs_503() {
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_but_steadily_gets_all_of_a_long_reply() {
-    const LENGTH: usize = 16 * 1024 * 1024;
+    const LENGTH: usize = 32 * 1024 * 1024;
     let backend = Backend::start().await;
-    let stickpin = with(&backend, &["keep_alive_timeout: 200ms", "header_timeout: 200ms"], "idle: 2s");
+    let stickpin = with(&backend, &["keep_alive_timeout: 200ms", "header_timeout: 200ms"], "idle: 3s");
     let mut client = Peer::connect(stickpin.front()).await;
     client.take_little();
     client.send(GET).await;
@@ -210,7 +210,7 @@ async fn a_client_that_reads_slowly_but_steadily_gets_all_of_a_long_reply() {
         client.head().await;
         for _ in 0..LENGTH / (64 * 1024) {
             client.exactly(64 * 1024).await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::join!(sending, reading);

@@ -3,7 +3,7 @@
 //! A browser that comes for the first time sends several requests at once, none of them with a pin yet; placed one by one
 //! they would make as many sessions on as many backends. So while the first request of a client is on its way, others
 //! that look like the same client go where it went. It is forgotten with the reply, which brings the pin; after
-//! [`MOST`] requests, so that many clients behind one address spread all the same; and after [`MEMORY`] at the latest.
+//! eight requests, so that many clients behind one address spread all the same; and after two seconds at the latest.
 //!
 //! A table of a fixed size, shared by the workers, without locks: an entry that is overwritten by another client's only
 //! loses the other's favour.

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use httparse::ParserConfig;
+use hyper::ext::ReasonPhrase;
 
 use super::chunked::Chunked;
 
@@ -26,6 +27,8 @@ const FEW_HEADER_LINES: usize = 48;
 pub struct ReplyHead {
     /// Status code.
     pub status: StatusCode,
+    /// The reason phrase, when it is not the usual one.
+    pub reason: Option<ReasonPhrase>,
     /// Header lines for the client, and words for us.
     pub headers: HeaderMap,
     /// What was seen on the way.
@@ -161,6 +164,7 @@ pub(super) fn header_map(bytes: &Bytes, lines: &[httparse::Header<'_>]) -> Resul
 struct Scanned<const N: usize> {
     length: usize,
     status: StatusCode,
+    reason: Option<ReasonPhrase>,
     is_http_11: bool,
     lines: [Line; N],
     count: usize,
@@ -183,6 +187,8 @@ fn scan<const N: usize>(buffer: &[u8]) -> Result<Option<Scanned<N>>, HeadError> 
         httparse::Status::Partial => return Ok(None),
     };
     let status = reply.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(HeadError::Malformed)?;
+    let reason = reply.reason.filter(|reason| !reason.is_empty() && Some(*reason) != status.canonical_reason());
+    let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
     let start = buffer.as_ptr() as usize;
     let span = |part: &[u8]| {
         let at = part.as_ptr() as usize - start;
@@ -193,12 +199,12 @@ fn scan<const N: usize>(buffer: &[u8]) -> Result<Option<Scanned<N>>, HeadError> 
         *line = Line { name: span(header.name.as_bytes()), value: span(header.value) };
     }
     let count = reply.headers.len();
-    Ok(Some(Scanned { length, status, is_http_11: reply.version == Some(1), lines, count }))
+    Ok(Some(Scanned { length, status, reason, is_http_11: reply.version == Some(1), lines, count }))
 }
 
 impl<const N: usize> Scanned<N> {
     #[inline(always)]
-    fn take_from(&self, buffer: &mut BytesMut) -> Result<ReplyHead, HeadError> {
+    fn take_from(self, buffer: &mut BytesMut) -> Result<ReplyHead, HeadError> {
         let head = buffer.split_to(self.length).freeze();
         let is_switching = self.status == StatusCode::SWITCHING_PROTOCOLS;
         let mut seen = Seen { is_http_11: self.is_http_11, ..Seen::default() };
@@ -214,7 +220,7 @@ impl<const N: usize> Scanned<N> {
             let value = HeaderValue::from_maybe_shared(head.slice(value)).map_err(|_| HeadError::Malformed)?;
             headers.append(name, value);
         }
-        Ok(ReplyHead { status: self.status, headers, seen })
+        Ok(ReplyHead { status: self.status, reason: self.reason, headers, seen })
     }
 }
 
@@ -299,6 +305,9 @@ mod tests {
         assert_eq!((head.status, head.seen.is_http_11), (StatusCode::OK, true));
         assert_eq!(head.headers.get_all("set-cookie").iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
         assert_eq!(head.headers["x"], "");
+        assert!(head.reason.is_none(), "the usual one goes without saying");
+        let odd = parsed("HTTP/1.1 299 Odd one\r\n\r\n").expect("well formed").expect("complete");
+        assert_eq!(odd.reason.expect("another one").as_bytes(), b"Odd one");
         assert_eq!(&buffer[..], b"body");
     }
 
