@@ -13,10 +13,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::config::{self, AccessLogTarget, Config};
+use crate::config::{self, Config};
 use crate::control::admin::{self, ReloadCounters, ReloadRequest, Shared};
 use crate::control::reload::{self, ReloadError, Reloader};
 use crate::control::{self, restore_orders};
@@ -32,6 +33,9 @@ const RELOAD_QUEUE: usize = 16;
 
 /// Orders that may wait to be kept.
 const ORDER_QUEUE: usize = 16;
+
+/// File descriptors for everything but clients and backends: sockets we listen on, probes, the admin endpoint, logs.
+const OWN_DESCRIPTORS: usize = 24;
 
 /// How long the last lines of the access log may take to be written.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -145,11 +149,19 @@ impl App {
         let (workers_drain, watcher) = drain::new();
         let (control_drain, control_watcher) = drain::new();
         let settings = &reloader.config.listeners;
+        let most = most_connections(settings.len());
         let listeners: Arc<[(Listening, config::Listener)]> = addresses
             .iter()
             .zip(settings)
             .map(|(address, settings)| {
-                let max_connections = settings.max_connections;
+                let max_connections = settings.max_connections.min(most);
+                if max_connections < settings.max_connections {
+                    tracing::warn!(
+                        listener = %address,
+                        max_connections,
+                        "the limit of open files allows fewer connections than the file asks for"
+                    );
+                }
                 let listening = Listening { address: *address, connections: Arc::default(), max_connections };
                 (listening, settings.clone())
             })
@@ -182,7 +194,6 @@ impl App {
                 inbox,
                 published: Arc::clone(&reloader.published),
                 log: access_log.worker(Rng::new()),
-                keeps_log: reloader.config.access_log.target != AccessLogTarget::Off,
                 rng: Rng::new(),
                 drain: watcher.clone(),
             };
@@ -267,6 +278,21 @@ impl Drop for Running {
     }
 }
 
+/// How many clients a listener may have so that there is a file descriptor left for the backend of each: raises the
+/// process's limit as far as it may, and says so where it is the limit that counts.
+fn most_connections(listeners: usize) -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            limit = raised;
+        }
+    }
+    let Some(descriptors) = limit.current else { return usize::MAX };
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    (descriptors.saturating_sub(OWN_DESCRIPTORS) / 2 / listeners.max(1)).max(1)
+}
+
 fn workers(config: &Config) -> usize {
     config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
 }
@@ -303,6 +329,7 @@ fn bind_admin(admin: &config::Admin, base: &Path) -> Result<(std::net::TcpListen
         Some(file) => {
             let file = base.join(file);
             let what = || format!("reading the admin token in {}", file.display());
+            reload::warn_if_open(&file, "admin token");
             Some(admin::read_token(&file).map_err(ReloadError::failed(what))?)
         }
         None => None,

@@ -141,6 +141,11 @@ impl Signals {
 
 fn check(file: &Path) -> Result<(), Box<dyn Error>> {
     let config = reload::read(file)?;
+    let missing = reload::unusable_files(&config, base(file));
+    if !missing.is_empty() {
+        let problems: Vec<_> = missing.iter().map(|problem| format!("{}: {problem}", file.display())).collect();
+        return Err(problems.join("\n").into());
+    }
     let backends: usize = config.pools.iter().map(|pool| pool.backends.len()).sum();
     let (pools, routes) = (config.pools.len(), config.routes.len());
     println!("{}: ok: {pools} pools, {backends} backends, {routes} routes", file.display());

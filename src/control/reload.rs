@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,6 +77,7 @@ pub fn keys(config: &Config, base: &Path, had: Option<&KeyRing>) -> Result<KeyRi
         let file = base.join(file);
         let text = std::fs::read_to_string(&file)
             .map_err(ReloadError::failed(|| format!("reading the cookie keys in {}", file.display())))?;
+        warn_if_open(&file, "cookie keys");
         return parse(&file, &text);
     }
     if let Some(state_dir) = &config.state_dir {
@@ -101,6 +103,41 @@ pub fn keys(config: &Config, base: &Path, had: Option<&KeyRing>) -> Result<KeyRi
          restart and replicas understand each other's"
     );
     Ok(KeyRing::from_random(key))
+}
+
+/// What is wrong with the files that a configuration names, one problem each, with the key that names it. Writes nothing.
+pub fn unusable_files(config: &Config, base: &Path) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(file) = &config.cookie_keys_file {
+        let file = base.join(file);
+        let parsed = std::fs::read_to_string(&file)
+            .map_err(|error| error.to_string())
+            .and_then(|text| KeyRing::parse(&text).map_err(|error| error.to_string()));
+        if let Err(error) = parsed {
+            problems.push(format!("cookie_keys_file: {}: {error}", file.display()));
+        }
+    }
+    if let Some(file) = config.admin.as_ref().and_then(|admin| admin.token_file.as_ref()) {
+        let file = base.join(file);
+        if let Err(error) = super::admin::read_token(&file) {
+            problems.push(format!("admin.token_file: {}: {error}", file.display()));
+        }
+    }
+    if let Some(state_dir) = &config.state_dir {
+        let folder = base.join(state_dir);
+        if folder.exists() && !folder.is_dir() {
+            problems.push(format!("state_dir: {}: expected a folder", folder.display()));
+        }
+    }
+    problems
+}
+
+/// A secret that everybody can read, or even replace, is none.
+pub fn warn_if_open(file: &Path, what: &str) {
+    let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o007 != 0 {
+        tracing::warn!(file = %file.display(), what, "a secret that every user of this machine can reach; chmod o-rwx");
+    }
 }
 
 /// Whoever reloads: the only one that publishes snapshots after the first.

@@ -77,7 +77,6 @@ pub struct Proxy {
     clock: Rc<Deadlines>,
     rng: RefCell<Rng>,
     log: RefCell<WorkerLog>,
-    keeps_log: Cell<bool>,
 }
 
 impl Proxy {
@@ -86,7 +85,7 @@ impl Proxy {
         let view = self.view(); // one generation, from here to the last byte
         let mut journal = Journal::new(&self, &view, Instant::now());
         let (parts, body) = request.into_parts();
-        if self.keeps_log.get() {
+        if view.snapshot.keeps_log {
             journal.keep_line(SystemTime::now(), client.origin.client(&parts.headers), &parts);
         }
         match self.place_and_send(&view, &client, &parts, body, &mut journal).await {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::accept::route::Routes;
 use super::affinity::{CookieName, KeyRing, Limits, PoolPins, SetCookie};
 use super::balance::newcomers::Newcomers;
-use crate::config::{self, Affinity, Config, CookieAffinity, PinOn};
+use crate::config::{self, AccessLogTarget, Affinity, Config, CookieAffinity, PinOn};
 use crate::pool::{BackendId, Member, Registry};
 use crate::telemetry::counters::PoolCounters;
 
@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub routes: Routes,
     /// In file order; routes name them by index.
     pub pools: Vec<Pool>,
+    /// Whether there is an access log.
+    pub keeps_log: bool,
     /// Peers whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -73,7 +75,13 @@ impl Snapshot {
             pools.iter().flat_map(|pool| &pool.members).map(|member| member.backend.id().clone()).collect();
         let names: HashSet<_> = pools.iter().map(|pool| Arc::clone(&pool.settings.name)).collect();
         registry.retain(&backends, &names);
-        Self { generation, routes: Routes::new(&config.routes), pools, trusted_proxies: config.trusted_proxies.clone() }
+        Self {
+            generation,
+            routes: Routes::new(&config.routes),
+            pools,
+            keeps_log: config.access_log.target != AccessLogTarget::Off,
+            trusted_proxies: config.trusted_proxies.clone(),
+        }
     }
 
     /// Whether this peer is one of the trusted proxies.

@@ -43,8 +43,6 @@ pub struct Setup {
     pub published: Arc<Published>,
     /// Its part of the access log.
     pub log: WorkerLog,
-    /// Whether anything is logged at all.
-    pub keeps_log: bool,
     /// Chance.
     pub rng: Rng,
     /// When to stop.
@@ -61,7 +59,7 @@ pub fn run(setup: Setup) -> std::io::Result<()> {
 }
 
 async fn serve(setup: Setup) -> std::io::Result<()> {
-    let Setup { index, sockets, listeners, inboxes, mut inbox, published, log, keeps_log, rng, mut drain } = setup;
+    let Setup { index, sockets, listeners, inboxes, mut inbox, published, log, rng, mut drain } = setup;
     let clock = Rc::new(Deadlines::new(Instant::now(), SystemTime::now()));
     let view = View::new(published.load(), index);
     let proxy = Rc::new(Proxy {
@@ -73,7 +71,6 @@ async fn serve(setup: Setup) -> std::io::Result<()> {
         clock,
         rng: RefCell::new(rng),
         log: RefCell::new(log),
-        keeps_log: Cell::new(keeps_log),
     });
     let shared = Rc::new(Shared::default());
     spawn_local(tick(Rc::clone(&proxy)));

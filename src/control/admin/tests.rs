@@ -466,7 +466,13 @@ fn snapshot() -> Snapshot {
     let counters = registry.pool(&settings.name);
     let pool =
         Pool { settings, members, counters, cookie: None, newcomers: Default::default(), made_at: Instant::now() };
-    Snapshot { generation: 1, routes: Routes::default(), pools: vec![pool], trusted_proxies: Vec::new() }
+    Snapshot {
+        generation: 1,
+        routes: Routes::default(),
+        pools: vec![pool],
+        keeps_log: false,
+        trusted_proxies: Vec::new(),
+    }
 }
 
 fn settings() -> config::Pool {

@@ -177,7 +177,7 @@ fn snapshot(
         newcomers: Default::default(),
         made_at: Instant::now(),
     };
-    Snapshot { generation, routes: Routes::default(), pools: vec![pool], trusted_proxies: Vec::new() }
+    Snapshot { generation, routes: Routes::default(), pools: vec![pool], keeps_log: false, trusted_proxies: Vec::new() }
 }
 
 async fn until_true(condition: impl Fn() -> bool, state: impl Fn() -> String) {

@@ -10,12 +10,16 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Connections the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 4096;
 
 /// How long accepting pauses when there is no room or no file descriptor.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Trouble that has not come up for this long is said again.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Up to this many connections a worker gives away any that another has less of; beyond it only when it has a quarter
 /// more than the least busy one, since handing over costs two system calls.
@@ -144,7 +148,6 @@ pub async fn run(
         };
         match accepted {
             Ok((io, peer)) => {
-                trouble.is_over();
                 if let Ok(io) = io.into_std() {
                     hand_over(io, peer, (index, listening), (worker, inboxes));
                 }
@@ -199,18 +202,16 @@ fn is_clients_doing(error: &io::Error) -> bool {
 /// Says once that something is wrong, until it is over.
 #[derive(Default)]
 struct Trouble {
-    was_told: bool,
+    last: Option<Instant>,
 }
 
 impl Trouble {
+    /// Accepting goes on and off at the limit: that is one trouble until it has been quiet for a while.
     fn tell(&mut self, address: SocketAddr, what: &str) {
-        if !std::mem::replace(&mut self.was_told, true) {
+        let now = Instant::now();
+        if self.last.replace(now).is_none_or(|last| now.duration_since(last) >= QUIET) {
             tracing::warn!(listener = %address, "{what}");
         }
-    }
-
-    fn is_over(&mut self) {
-        self.was_told = false;
     }
 }
 
