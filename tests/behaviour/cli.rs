@@ -65,6 +65,71 @@ fn a_file_that_is_not_there_or_not_yaml_is_named() {
 }
 
 #[test]
+fn check_names_the_files_that_run_could_not_use() {
+    let files =
+        "cookie_keys_file: none.keys\nadmin: { address: 127.0.0.1:0, token_file: none.token }\nstate_dir: my.yaml\n";
+    let (code, stdout, stderr) = stickpin(&["check", "--config", "my.yaml"], &format!("{files}{GOOD}"));
+    assert_eq!((code, &*stdout), (1, ""));
+    for (key, file) in [("cookie_keys_file", "none.keys"), ("admin.token_file", "none.token"), ("state_dir", "my.yaml")]
+    {
+        let found = stderr.lines().find(|line| line.starts_with(&format!("my.yaml: {key}:")));
+        assert!(found.is_some_and(|line| line.contains(file)), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn an_access_log_can_be_switched_on_by_a_reload() {
+    let backend = Recorder::start().await;
+    let yaml = |log: &str, front, admin| {
+        format!(
+            "access_log: {log}\nlisteners: [ \"{front}\" ]\nadmin: {{ address: \"{admin}\" }}\npools:\n  app:\n    \
+             health: off\n    backends: [ \"{}\" ]\n",
+            backend.address()
+        )
+    };
+    let stickpin = StickpinProcess::start(|front, admin| yaml("off", front, admin)).await;
+    let request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(Peer::sending(stickpin.front(), request).await.reply().await.0.status(), 200);
+    stickpin.write_config(&yaml("stdout", stickpin.front(), stickpin.admin_address()));
+    assert_eq!(stickpin.admin().reload().await.status, 200);
+    until("a line is logged", async || {
+        assert_eq!(Peer::sending(stickpin.front(), request).await.reply().await.0.status(), 200);
+        let log = stickpin.stdout();
+        if log.lines().any(|line| line.contains("\"status\":200")) { Ok(()) } else { Err(log) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn idle_clients_do_not_take_the_descriptors_that_backends_need() {
+    let backend = Recorder::start().await;
+    let stickpin = StickpinProcess::start_with_open_files(100, |front, admin| {
+        format!(
+            "workers: 1\naccess_log: off\nlisteners: [ \"{front}\" ]\nadmin: {{ address: \"{admin}\" }}\npools:\n  app:\n    \
+             health: off\n    backends: [ \"{}\" ]\n",
+            backend.address()
+        )
+    })
+    .await;
+    // More than there are descriptors for; those that are not accepted wait in the kernel's queue.
+    let mut crowd = Vec::new();
+    for _ in 0..150 {
+        crowd.push(Peer::connect(stickpin.front()).await);
+    }
+    // The first were accepted, and each is served: 503 would mean that no connection to the backend could be opened.
+    for client in &mut crowd[..30] {
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert_eq!(client.reply().await.0.status(), 200);
+    }
+    // Whoever leaves makes room for whoever waits.
+    drop(crowd.drain(..100));
+    let last = crowd.last_mut().expect("there are some left");
+    last.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!(last.reply().await.0.status(), 200);
+    assert_eq!(stickpin.stderr().matches("accepting pauses").count(), 1, "{}", stickpin.stderr());
+}
+
+#[test]
 fn wrong_arguments_exit_with_2() {
     for arguments in [&[][..], &["dance"], &["run"], &["check", "--config"], &["schema", "--loud"]] {
         let (code, stdout, stderr) = stickpin(arguments, GOOD);

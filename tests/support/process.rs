@@ -30,13 +30,26 @@ impl StickpinProcess {
     /// # Panics
     /// With what it wrote, when it does not become ready.
     pub async fn start(yaml: impl FnOnce(SocketAddr, SocketAddr) -> String) -> Self {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_stickpin"));
+        program.args(["run", "--config", CONFIG]);
+        Self::start_as(program, yaml).await
+    }
+
+    /// Starts it where no more than this many files can be open, and waits until it is ready.
+    pub async fn start_with_open_files(limit: u32, yaml: impl FnOnce(SocketAddr, SocketAddr) -> String) -> Self {
+        let mut shell = Command::new("sh");
+        let command = format!("ulimit -n {limit}; exec \"$0\" run --config {CONFIG}");
+        shell.args(["-c", &command, env!("CARGO_BIN_EXE_stickpin")]);
+        Self::start_as(shell, yaml).await
+    }
+
+    async fn start_as(mut program: Command, yaml: impl FnOnce(SocketAddr, SocketAddr) -> String) -> Self {
         let reserve = || ReservedPort::new().expect("a loopback port is free");
         let (front, admin) = (reserve(), reserve());
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         fs::write(folder.path().join(CONFIG), yaml(front.address(), admin.address())).expect("a writable folder");
         let create = |name| File::create(folder.path().join(name)).expect("a writable folder");
-        let child = Command::new(env!("CARGO_BIN_EXE_stickpin"))
-            .args(["run", "--config", CONFIG])
+        let child = program
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(create(STDOUT))
