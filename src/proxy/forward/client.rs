@@ -160,7 +160,7 @@ impl Client {
             let is_chunked = write_head(&mut head, &body);
             // Boxed: it is large, and goes through several hands until the last byte of the reply.
             let mut exchange = Box::new(Exchange::new(
-                connection,
+                (connection, reused),
                 request.method.clone(),
                 head,
                 body,

@@ -41,6 +41,8 @@ pub struct Exchange {
     sending: Sending,
     /// Waiting for `100 Continue`, at most until the timer fires.
     held_back: Option<Pin<Box<Sleep>>>,
+    /// The connection has served before, so that the backend may have ended it meanwhile.
+    is_reused: bool,
     /// Bytes of the request that were written.
     sent: u64,
     /// The first write has waited for its turn.
@@ -97,7 +99,7 @@ impl std::error::Error for BodyError {
 impl Exchange {
     /// `head` is the request's head, ready to be written; `is_chunked` whether it announces chunked coding.
     pub(super) fn new(
-        connection: Connection,
+        (connection, is_reused): (Connection, bool),
         method: Method,
         head: Vec<u8>,
         body: RequestBody,
@@ -116,6 +118,7 @@ impl Exchange {
             owes_line_end: false,
             sending,
             held_back: expects_continue.then(|| Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT))),
+            is_reused,
             sent: 0,
             has_yielded: false,
             framing: Framing::Empty,
@@ -170,6 +173,16 @@ impl Exchange {
     pub(super) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReplyHead, ExchangeError>> {
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {
             return Poll::Ready(Err(ExchangeError::ClientBody(error)));
+        }
+        if self.sent == 0 {
+            // What comes before the request was sent is no answer to it.
+            return match self.sending {
+                Sending::Broken => {
+                    let error = io::Error::new(io::ErrorKind::ConnectionAborted, "not open any more");
+                    Poll::Ready(Err(ExchangeError::Broken(error)))
+                }
+                Sending::Pieces | Sending::Last | Sending::Done => Poll::Pending,
+            };
         }
         loop {
             if !self.connection.read.is_empty()
@@ -348,6 +361,9 @@ impl Exchange {
             self.has_yielded = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
+        }
+        if self.is_reused && self.sent == 0 && self.connection.is_stale() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         while self.written < self.buffer.len() || !self.chunk.is_empty() {
             let mut count = ready!(self.connection.poll_write(cx, &self.buffer[self.written..], &self.chunk))?;
