@@ -37,6 +37,9 @@ const ORDER_QUEUE: usize = 16;
 /// File descriptors for everything but clients and backends: sockets we listen on, probes, the admin endpoint, logs.
 const OWN_DESCRIPTORS: usize = 24;
 
+/// A bound by the limit of open files that is this low is worth saying.
+const FEW_CONNECTIONS: usize = 1000;
+
 /// How long the last lines of the access log may take to be written.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -155,11 +158,11 @@ impl App {
             .zip(settings)
             .map(|(address, settings)| {
                 let max_connections = settings.max_connections.min(most);
-                if max_connections < settings.max_connections {
+                if max_connections < settings.max_connections && max_connections < FEW_CONNECTIONS {
                     tracing::warn!(
                         listener = %address,
                         max_connections,
-                        "the limit of open files allows fewer connections than the file asks for"
+                        "the limit of open files allows few connections; raise it (ulimit -n, LimitNOFILE)"
                     );
                 }
                 let listening = Listening { address: *address, connections: Arc::default(), max_connections };
