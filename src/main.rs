@@ -1,7 +1,6 @@
 //! The `stickpin` program: arguments, log, signals, exit codes.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +10,7 @@ use clap::{Parser, Subcommand};
 use stickpin::app::{App, Running};
 use stickpin::config;
 use stickpin::control::reload;
+use stickpin::telemetry::with_causes;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -163,15 +163,4 @@ fn base(file: &Path) -> &Path {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         Some(_) | None => Path::new("."),
     }
-}
-
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        // Writing to a `String` cannot fail.
-        let _ = write!(text, ": {error}");
-        source = error.source();
-    }
-    text
 }

@@ -1,6 +1,5 @@
 //! `POST /api/v1/reload`: asks whoever reloads, and passes on the answer.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use axum::Json;
@@ -12,6 +11,7 @@ use super::Context;
 use super::error::ApiError;
 use super::view::ReloadView;
 use crate::control::reload::ReloadError;
+use crate::telemetry::with_causes;
 
 /// An order to reload, answered with the number of the generation that took effect.
 pub type ReloadRequest = oneshot::Sender<Result<u64, ReloadError>>;
@@ -25,15 +25,4 @@ pub(super) async fn reload(State(context): State<Arc<Context>>) -> Result<Json<R
         Err(ReloadError::Invalid(problems)) => Err(ApiError::invalid_file(&problems)),
         Err(error) => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, with_causes(&error))),
     }
-}
-
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

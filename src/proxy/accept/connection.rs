@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 
 use crate::proxy::client_connection::{ClientConnection, Phase};
 use crate::proxy::forward::tunnel;
+use crate::telemetry::with_causes;
 
 /// How much is read from a client at once.
 const READ_SIZE: usize = 64 * 1024;
@@ -112,7 +113,7 @@ pub async fn serve<H, F, B>(
             }
         }
         End::Over(Err(error)) => {
-            tracing::debug!(peer = %client.peer, error = %chain(&error), "client connection failed");
+            tracing::debug!(peer = %client.peer, error = %with_causes(&error), "client connection failed");
             if client.is_broken() {
                 reset(&io);
             }
@@ -145,17 +146,6 @@ async fn run_tunnel(
 fn reset(io: &TcpStream) {
     // Fails only on a socket that is broken already, which is a reset for the peer as well.
     let _ = SockRef::from(io).set_linger(Some(Duration::ZERO));
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 /// A client's socket. Notes what comes in, and writes 1xx heads, which hyper does not, when it is their turn.
