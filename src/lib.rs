@@ -25,7 +25,7 @@
 //!
 //! # Imports point left, never right
 //!
-//! `config, telemetry, drain` ← `pool` ← `proxy` ← `control` ← `app` ← `main`.
+//! `config, telemetry, drain` ← `pool` ← `pins` ← `proxy` ← `control` ← `app` ← `main`.
 //!
 //! Within `proxy`, the folders do not import one another, except that `accept` runs the tunnels of `forward`;
 //! `proxy/mod.rs`, `attempts.rs`, `visit.rs`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
@@ -38,6 +38,8 @@ pub mod telemetry;
 pub mod drain;
 
 pub mod pool;
+
+pub mod pins;
 
 pub mod proxy;
 

@@ -199,6 +199,126 @@ pub enum Affinity {
     Off,
     /// By Stickpin's own sealed cookie.
     Cookie(CookieAffinity),
+    /// By the session id that the app itself issues.
+    AppSession(AppSessionAffinity),
+    /// By a hash of something that the request carries.
+    Hash(HashAffinity),
+}
+
+/// Where the app's session id is found, and how its home is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppSessionAffinity {
+    /// Where a request may carry the id, in the order of looking; at least one.
+    pub sources: Vec<SessionSource>,
+    /// How the home of an id is known.
+    pub home_by: HomeBy,
+    /// A pin unused for this long is expired.
+    pub idle_timeout: Duration,
+    /// A pin older than this is expired, used or not.
+    pub max_lifetime: Duration,
+}
+
+/// Where a session id is carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionSource {
+    /// A cookie of this name; in a reply, a `Set-Cookie` of it.
+    Cookie(Arc<str>),
+    /// A header of this name, in requests and replies.
+    Header(http::HeaderName),
+    /// `;NAME=ID` at the end of a path segment.
+    PathParameter(Arc<str>),
+    /// `NAME=ID` in the query.
+    QueryParameter(Arc<str>),
+}
+
+/// How the home of a session id is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HomeBy {
+    /// The reply that issues the id teaches it; kept in the pin store.
+    Learn,
+    /// The app appends its route to the id, after this separator: `.` as in `ID.app1`, `!` as in `ID!app1!app2`, where the
+    /// second one is the heir.
+    RouteSuffix(char),
+    /// Stickpin puts the backend's name and `~` in front of the value of the app's cookie.
+    Prefix,
+}
+
+/// What is hashed, and what happens without it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashAffinity {
+    /// Where the affinity key comes from; the first one present wins. At least one.
+    pub keys: Vec<KeySource>,
+    /// What happens to a request that carries none of them.
+    pub without_key: WithoutKey,
+}
+
+/// Where an affinity key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// The value of this header.
+    Header(http::HeaderName),
+    /// The value of this cookie.
+    Cookie(Arc<str>),
+    /// The value of this query parameter.
+    QueryParameter(Arc<str>),
+    /// The path, without the query.
+    Path,
+    /// The client's address, of which this many bits count.
+    ClientAddress {
+        /// 1 to 32.
+        ipv4_prefix: u8,
+        /// 1 to 128.
+        ipv6_prefix: u8,
+    },
+    /// A claim of a JSON Web Token, which is read but not verified: that is the app's business.
+    JwtClaim {
+        /// The claim's name, as in `sub`.
+        claim: Arc<str>,
+        /// Where the token is.
+        token: TokenSource,
+    },
+}
+
+/// Where a JSON Web Token is carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenSource {
+    /// A header; `Bearer` in front of the token is left out.
+    Header(http::HeaderName),
+    /// A cookie of this name.
+    Cookie(Arc<str>),
+}
+
+/// What happens to a request without an affinity key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WithoutKey {
+    /// It is balanced like one of a pool without affinity.
+    Balance,
+    /// The client's whole address is the key.
+    ClientAddress,
+    /// It is answered with 400.
+    Reject,
+}
+
+/// Where pins by the app's own session id are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinStore {
+    /// Most pins of each pool that are kept in memory; beyond it the longest unused go.
+    pub max_pins: usize,
+    /// Most of them that one client address may have; beyond it, its own longest unused go.
+    pub max_pins_per_client: usize,
+    /// Shares them with other replicas; `None` keeps them in this process only.
+    pub redis: Option<RedisStore>,
+}
+
+/// A Redis or Valkey that holds the pins of all replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisStore {
+    /// `redis://HOST:PORT/DB`, or `rediss://` for TLS; a user name may be part of it.
+    pub url: Arc<str>,
+    /// File with the password.
+    pub password_file: Option<PathBuf>,
+    /// A request waits this long for a pin that is not known here.
+    pub lookup_timeout: Duration,
 }
 
 /// The cookie and the life of the pin in it.

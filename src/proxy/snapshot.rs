@@ -113,7 +113,7 @@ impl Pool {
             Member { backend: state, address: backend.address }
         };
         let cookie = match &settings.affinity {
-            Affinity::Off => None,
+            Affinity::Off | Affinity::AppSession(_) | Affinity::Hash(_) => None,
             Affinity::Cookie(cookie) => Some(Cookie::new(cookie, settings, keys)),
         };
         Self {

@@ -78,8 +78,8 @@ pub(super) fn pools(report: &Report<'_>, given: Given<Entries<yaml::Pool>>) -> P
 fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Pool {
     let affinity = affinity(report, &at.key("affinity"), yaml.affinity);
     let balance = match affinity {
-        Affinity::Cookie(_) => Balance::LeastPins,
-        Affinity::Off => Balance::TwoChoices,
+        Affinity::Cookie(_) | Affinity::AppSession(_) => Balance::LeastPins,
+        Affinity::Hash(_) | Affinity::Off => Balance::TwoChoices,
     };
     Pool {
         name: name.into(),

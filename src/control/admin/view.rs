@@ -346,6 +346,10 @@ pub(super) enum AffinityView {
     Off,
     /// By Stickpin's own sealed cookie.
     Cookie,
+    /// By the session id that the app itself issues.
+    AppSession,
+    /// By a hash of something that the request carries.
+    Hash,
 }
 
 impl From<&Affinity> for AffinityView {
@@ -353,6 +357,8 @@ impl From<&Affinity> for AffinityView {
         match affinity {
             Affinity::Off => Self::Off,
             Affinity::Cookie(_) => Self::Cookie,
+            Affinity::AppSession(_) => Self::AppSession,
+            Affinity::Hash(_) => Self::Hash,
         }
     }
 }
