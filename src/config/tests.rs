@@ -158,7 +158,7 @@ fn short_forms_and_spelled_out_forms_are_both_read() {
 
     let secure = |text: &str| match affinity(&format!("affinity: {{ cookie: {{ secure: {text} }} }}")) {
         Affinity::Cookie(cookie) => cookie.secure,
-        Affinity::Off => panic!("off"),
+        other => panic!("{other:?}"),
     };
     assert_eq!((secure("true"), secure("false"), secure("auto")), (Secure::Always, Secure::Never, Secure::Auto));
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::iter;
+use std::ops::Range;
 
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
@@ -40,7 +41,7 @@ impl CookieName {
 
     /// Whether a `Cookie` line holds our cookie. Most lines that do not are known by one search for the name.
     pub fn contains(&self, line: &[u8]) -> bool {
-        self.values(line).next().is_some()
+        self.places(line).next().is_some()
     }
 
     /// Appends a `Cookie` line without our cookies to `out`; says whether anything was left to append.
@@ -49,7 +50,7 @@ impl CookieName {
     pub fn strip_into(&self, line: &[u8], out: &mut Vec<u8>) -> bool {
         let begin = out.len();
         for pair in pairs(line) {
-            if pair.is_empty() || self.value(pair).is_some() {
+            if pair.is_empty() || self.place(pair).is_some() {
                 continue;
             }
             if out.len() > begin {
@@ -60,8 +61,10 @@ impl CookieName {
         out.len() > begin
     }
 
+    /// Where the values of our cookie stand in a `Cookie` line, without their quotes.
+    ///
     /// Goes from one mention of the name to the next, and takes those that stand where a name does.
-    fn values<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub(super) fn places<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = Range<usize>> {
         let mut from = 0;
         iter::from_fn(move || {
             loop {
@@ -71,19 +74,27 @@ impl CookieName {
                     continue;
                 }
                 let pair = &line[start..start + memchr(b';', &line[start..]).unwrap_or(line.len() - start)];
-                if let Some(value) = self.value(pair.trim_ascii_end()) {
+                if let Some(value) = self.place(pair.trim_ascii_end()) {
                     from = start + pair.len();
-                    return Some(value);
+                    return Some(start + value.start..start + value.end);
                 }
             }
         })
     }
 
-    /// `Some` when the pair is ours.
-    fn value<'a>(&self, pair: &'a [u8]) -> Option<&'a [u8]> {
+    /// Where the value stands in a pair without blanks around it. `Some` when the pair is ours.
+    pub(super) fn place(&self, pair: &[u8]) -> Option<Range<usize>> {
         let after_name = pair.strip_prefix(self.name.as_bytes())?.trim_ascii_start();
         let value = after_name.strip_prefix(b"=")?.trim_ascii_start();
-        Some(value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value))
+        let start = pair.len() - value.len();
+        Some(match value {
+            [b'"', .., b'"'] => start + 1..pair.len() - 1,
+            _ => start..pair.len(),
+        })
+    }
+
+    fn values<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.places(line).map(|place| &line[place])
     }
 }
 

@@ -112,6 +112,11 @@ impl Key {
         SipHasher24::new_with_key(&self.derive(b"stickpin 1 home tag"))
     }
 
+    /// The state that turns session ids into the keys of the pin store, before its first byte.
+    pub(super) fn session_id(&self) -> sip128::SipHasher24 {
+        sip128::SipHasher24::new_with_key(&self.derive(b"stickpin 1 session id"))
+    }
+
     /// SipHash is a keyed pseudorandom function, so what it makes of distinct purposes is as good as distinct keys.
     fn derive(&self, purpose: &[u8]) -> [u8; 16] {
         let mut hasher = sip128::SipHasher24::new_with_key(&self.0);
@@ -233,7 +238,8 @@ mod tests {
     #[test]
     fn every_purpose_has_its_own_key() {
         let key = &KeyRing::parse(ONE).unwrap().keys[0];
-        let purposes: [&[u8]; 3] = [b"stickpin 1 key id", b"stickpin 1 mac", b"stickpin 1 home tag"];
+        let purposes: [&[u8]; 4] =
+            [b"stickpin 1 key id", b"stickpin 1 mac", b"stickpin 1 home tag", b"stickpin 1 session id"];
         for (place, purpose) in purposes.into_iter().enumerate() {
             assert_ne!(key.derive(purpose), key.0);
             assert!(purposes[..place].iter().all(|other| key.derive(other) != key.derive(purpose)));
