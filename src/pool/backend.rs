@@ -9,7 +9,7 @@ use siphasher::sip::SipHasher24;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::active_pins::{ActivePins, Moment, estimate};
+use super::active_pins::{ActivePins, Moment, estimate, estimate_left};
 use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, Thresholds};
 use crate::telemetry::counters::BackendCounters;
 
@@ -64,6 +64,8 @@ pub struct Backend {
     unavailable_since: AtomicU64,
     /// By worker; made when the first pin is used.
     pins: Box<[OnceLock<Box<ActivePins>>]>,
+    /// Pins that moved away, of all workers; made when the first one does.
+    departed: OnceLock<Box<Mutex<ActivePins>>>,
     /// When the drain was ordered, in milliseconds after `known_since` plus one; 0 without a drain.
     drain_since: AtomicU64,
     /// When whoever is left has to go, in the same way; 0 without a deadline.
@@ -164,6 +166,7 @@ impl Backend {
             instance: AtomicU32::new(0),
             unavailable_since: AtomicU64::new(0),
             pins: (0..workers).map(|_| OnceLock::new()).collect(),
+            departed: OnceLock::new(),
             drain_since: AtomicU64::new(0),
             drain_until: AtomicU64::new(0),
             known_since: now,
@@ -237,11 +240,41 @@ impl Backend {
         self.pins[worker].get_or_init(Box::default).record(pin_id, moment);
     }
 
-    /// Counts the pins used within the idle time, over all workers. Some ten microseconds a worker.
+    /// Notes that a pin moved away: it no longer counts here, though it was used here within the idle time. Several
+    /// requests of a client that moves may say so; it is counted once. Takes a lock: not for every request.
+    pub fn note_departure(&self, pin_id: u64, now: Instant, idle_timeout: Duration) {
+        let moment = Moment::new(now.duration_since(self.known_since), idle_timeout);
+        let departed = self.departed.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = !departed.is_touched(pin_id, moment);
+        departed.record(pin_id, moment);
+        if is_first {
+            // The next count sets right what two pins in one cell get wrong.
+            let less = |pins: u64| Some(pins.saturating_sub(1));
+            let _ = self.active_pins.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+    }
+
+    /// Notes that a pin moved here from elsewhere: if it had left before, it is back. Takes a lock if any pin ever left.
+    pub fn note_arrival(&self, pin_id: u64) {
+        if let Some(departed) = self.departed.get() {
+            departed.lock().unwrap_or_else(PoisonError::into_inner).forget(pin_id);
+        }
+        self.pinned_one();
+    }
+
+    /// Counts the pins used within the idle time and not departed since, over all workers. Some ten microseconds a
+    /// worker. One that is there counts as one, though it be fading, so that 0 means nobody.
     pub fn count_active_pins(&self, now: Instant, idle_timeout: Duration) {
         let moment = Moment::new(now.duration_since(self.known_since), idle_timeout);
-        let pins = estimate(self.pins.iter().filter_map(|pins| pins.get()).map(|pins| &**pins), moment);
-        self.set_active_pins(pins.round() as u64);
+        let shards = self.pins.iter().filter_map(|pins| pins.get()).map(|pins| &**pins);
+        let pins = match self.departed.get() {
+            Some(departed) => {
+                let departed = departed.lock().unwrap_or_else(PoisonError::into_inner);
+                estimate_left(shards, &departed, moment)
+            }
+            None => estimate(shards, moment),
+        };
+        self.set_active_pins(if pins > 0.0 { pins.round().max(1.0) as u64 } else { 0 });
     }
 
     /// The life of its process that was last seen; see [`super::instance`].
@@ -433,5 +466,68 @@ impl Inner {
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backend").field("id", &self.id).field("standing", &self.standing()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(1800);
+
+    fn backend(now: Instant) -> Backend {
+        Backend::new(BackendId { pool: "shop".into(), name: "app1".into() }, 0, 2, now)
+    }
+
+    #[test]
+    fn a_pin_that_moved_away_no_longer_counts_and_counts_again_when_it_is_back() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let backend = backend(start);
+        for pin in 0..50 {
+            backend.record_pin((pin % 2) as usize, pin, at(1), IDLE);
+            backend.pinned_one();
+        }
+        let counted = |now| {
+            backend.count_active_pins(now, IDLE);
+            backend.active_pins()
+        };
+        assert!((49..=51).contains(&counted(at(2))));
+        for pin in 0..10 {
+            backend.note_departure(pin, at(60), IDLE);
+        }
+        assert!((39..=41).contains(&backend.active_pins()), "{} at once", backend.active_pins());
+        assert!((39..=41).contains(&counted(at(61))), "{} as counted", backend.active_pins());
+        backend.record_pin(0, 3, at(120), IDLE);
+        backend.note_arrival(3);
+        assert!((40..=42).contains(&backend.active_pins()), "{} at once", backend.active_pins());
+        assert!((40..=42).contains(&counted(at(121))), "{} as counted", backend.active_pins());
+        // Idle for so long that both sketches have forgotten them.
+        assert_eq!(counted(at(1800 * 3)), 0);
+    }
+
+    #[test]
+    fn several_requests_of_one_client_that_moves_are_one_departure() {
+        let start = Instant::now();
+        let backend = backend(start);
+        backend.set_active_pins(10);
+        for _ in 0..6 {
+            backend.note_departure(7, start, IDLE);
+        }
+        assert_eq!(backend.active_pins(), 9);
+        backend.note_departure(7, start + IDLE * 2, IDLE);
+        assert_eq!(backend.active_pins(), 8, "it had come back, and leaves again");
+    }
+
+    #[test]
+    fn more_departures_than_pins_leave_nobody() {
+        let start = Instant::now();
+        let backend = backend(start);
+        for pin in 0..100 {
+            backend.note_departure(pin, start, IDLE);
+        }
+        assert_eq!(backend.active_pins(), 0);
+        backend.count_active_pins(start, IDLE);
+        assert_eq!(backend.active_pins(), 0);
     }
 }
