@@ -17,6 +17,12 @@
 //! it was used in passes out of the window, and is gone after at least 1.0 and at most 1.25. Over pins used at any time,
 //! that is the idle time on average.
 //!
+//! **Departures.** A pin that moved away would still count where it was until its last use there has passed out of the
+//! window. So those are noted in one more sketch, and [`estimate_left`] gives the pins that were seen here and have not
+//! departed since: those seen or departed, less those departed, which is the same and never below none. A pin whose cell
+//! a departed one shares is hidden until it is used again in a later quarter; this is why the last few pins can be missed
+//! for a quarter of the idle time.
+//!
 //! Source: linear counting (Whang, Vander-Zanden and Taylor, 1990) in groups of falling probability (multiresolution
 //! bitmaps; Estan, Varghese and Fisk, 2003), with the time in each cell as in timestamp vectors (Kim and O'Hallaron,
 //! 2003) and the estimate by maximum likelihood.
@@ -118,6 +124,22 @@ impl ActivePins {
         }
     }
 
+    /// Whether the pin's cell was touched within the idle time, by this pin or another.
+    pub fn is_touched(&self, pin_id: u64, now: Moment) -> bool {
+        let (byte, place) = locate(pin_id);
+        let value = self.bytes[byte].load(Ordering::Relaxed) / PLACES[place] % VALUES;
+        let (quarter, idle_ms) = (self.quarter.load(Ordering::Relaxed), self.idle_ms.load(Ordering::Relaxed));
+        let touched = quarter_of(value, quarter).map(|touched| now.rescale(touched, idle_ms));
+        touched.is_some_and(|touched| now.quarter.saturating_sub(touched) < AGES)
+    }
+
+    /// Takes the pin's cell for one that was not touched. Only whoever records may call it.
+    pub fn forget(&self, pin_id: u64) {
+        let (byte, place) = locate(pin_id);
+        let before = self.bytes[byte].load(Ordering::Relaxed);
+        self.bytes[byte].store(before - before / PLACES[place] % VALUES * PLACES[place], Ordering::Relaxed);
+    }
+
     /// Forgets what is too old, so that its value can stand for the new quarter, and follows a changed idle time.
     #[cold]
     fn turn(&self, now: Moment) {
@@ -185,7 +207,26 @@ impl std::fmt::Debug for ActivePins {
 /// 0 exactly when none was, so that the end of a drain can be told. A few tens of microseconds per sketch: for the
 /// control plane.
 pub fn estimate<'a>(shards: impl IntoIterator<Item = &'a ActivePins>, now: Moment) -> f64 {
-    // For each cell how fresh it is: AGES in the current quarter, 1 in the oldest one, 0 never.
+    count(&freshest(shards, now), now)
+}
+
+/// How many of the pins that [`estimate`] counts have not departed since, by the sketch of those that did.
+///
+/// 0 when every cell of a pin was last touched by a departure.
+pub fn estimate_left<'a>(shards: impl IntoIterator<Item = &'a ActivePins>, departed: &ActivePins, now: Moment) -> f64 {
+    let (seen, departed) = (freshest(shards, now), freshest([departed], now));
+    let (mut either, mut later) = ([0_u8; CELLS], [0_u8; CELLS]);
+    for (cell, (&seen, &departed)) in seen.iter().zip(&departed).enumerate() {
+        either[cell] = seen.max(departed);
+        // Used after the departure that its cell tells of: by one that is still here.
+        later[cell] = if seen > departed { seen } else { 0 };
+    }
+    let left = count(&either, now) - count(&departed, now);
+    left.max(fading(now, |least| later.iter().filter(|fresh| **fresh >= least).count() as f64))
+}
+
+/// For each cell how fresh it is: AGES in the current quarter, 1 in the oldest one, 0 never.
+fn freshest<'a>(shards: impl IntoIterator<Item = &'a ActivePins>, now: Moment) -> [u8; CELLS] {
     let mut freshest = [0_u8; CELLS];
     let mut copy = [0_u8; BYTES];
     for shard in shards {
@@ -203,8 +244,16 @@ pub fn estimate<'a>(shards: impl IntoIterator<Item = &'a ActivePins>, now: Momen
             *fresh = [fresh[0].max(three[0]), fresh[1].max(three[1]), fresh[2].max(three[2])];
         }
     }
-    let without_oldest = most_likely_count(touched(&freshest, 2));
-    let with_oldest = most_likely_count(touched(&freshest, 1));
+    freshest
+}
+
+fn count(freshest: &[u8; CELLS], now: Moment) -> f64 {
+    fading(now, |least| most_likely_count(touched(freshest, least)))
+}
+
+/// What `count` gives for cells at least this fresh, the oldest quarter fading as it passes out of the window.
+fn fading(now: Moment, count: impl Fn(u8) -> f64) -> f64 {
+    let (without_oldest, with_oldest) = (count(2), count(1));
     with_oldest - (with_oldest - without_oldest) * now.passed
 }
 
@@ -411,6 +460,47 @@ mod tests {
         record(&sketch, pins(8, 500), at(2.0));
         record(&sketch, pins(9, 500), at(1.0));
         assert!((estimate([&sketch], at(1.9)) / 1_000.0 - 1.0).abs() < 0.045);
+    }
+
+    #[test]
+    fn who_departed_is_not_left_and_who_stayed_is() {
+        for (count, gone) in [(10, 3), (1_000, 400), (1_000, 990), (30_000, 20_000), (100_000, 95_000)] {
+            let (sketch, departed) = (ActivePins::new(), ActivePins::new());
+            record(&sketch, pins(11, count), at(1.0));
+            assert_eq!(estimate_left([&sketch], &departed, at(1.1)), estimate([&sketch], at(1.1)));
+            record(&departed, pins(11, count).take(gone), at(1.2));
+            let (left, expected) = (estimate_left([&sketch], &departed, at(1.2)), (count - gone as u64) as f64);
+            // The error is that of all of them.
+            assert!((left - expected).abs() <= 1.5 + 0.045 * count as f64, "{left} of {count} less {gone}");
+            record(&departed, pins(11, count).skip(gone), at(1.3));
+            assert_eq!(estimate_left([&sketch], &departed, at(1.3)), 0.0);
+            // However long ago each was seen, none comes back by itself.
+            for tenth in 13..30 {
+                assert_eq!(estimate_left([&sketch], &departed, at(f64::from(tenth) / 10.0)), 0.0);
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_stayed_is_seen_among_thousands_that_left_once_it_is_used_again() {
+        let (sketch, departed) = (ActivePins::new(), ActivePins::new());
+        record(&sketch, pins(12, 20_000), at(1.0));
+        record(&departed, pins(12, 20_000).skip(5), at(1.1));
+        record(&sketch, pins(12, 20_000).take(5), at(1.3));
+        let left = estimate_left([&sketch], &departed, at(1.3));
+        assert!(left > 4.5, "{left}");
+    }
+
+    #[test]
+    fn a_departure_that_is_forgotten_is_none() {
+        let (sketch, departed) = (ActivePins::new(), ActivePins::new());
+        record(&sketch, pins(13, 100), at(1.0));
+        record(&departed, pins(13, 100), at(1.0));
+        let back = pins(13, 1).next().expect("one pin");
+        assert!(departed.is_touched(back, at(1.9)) && !departed.is_touched(back, at(2.3)));
+        departed.forget(back);
+        assert!(!departed.is_touched(back, at(1.0)));
+        assert!((estimate_left([&sketch], &departed, at(1.0)) - 1.0).abs() < 0.1);
     }
 
     #[test]

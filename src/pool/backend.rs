@@ -1,7 +1,7 @@
 //! One backend: its identity, and what is known of it for as long as it exists, whatever the file says meanwhile.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -9,12 +9,11 @@ use siphasher::sip::SipHasher24;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::active_pins::{ActivePins, Moment, estimate};
+use super::active_pins::{ActivePins, Moment, estimate, estimate_left};
 use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, Thresholds};
+use super::drain::{Drain, DrainOrder, History};
+use super::pace::Pace;
 use crate::telemetry::counters::BackendCounters;
-
-/// Share of a drained backend's clients that move in a second, where they may.
-const DRAIN_PACE: f64 = 0.05;
 
 /// Which backend: pool and name. The address is a setting, not part of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,10 +63,18 @@ pub struct Backend {
     unavailable_since: AtomicU64,
     /// By worker; made when the first pin is used.
     pins: Box<[OnceLock<Box<ActivePins>>]>,
-    /// When the drain was ordered, in milliseconds after `known_since` plus one; 0 without a drain.
+    /// Pins that moved away, of all workers; made when the first one does.
+    departed: OnceLock<Box<Mutex<ActivePins>>>,
+    /// From when on turns to leave are counted, in milliseconds after `known_since` plus one; 0 without a drain.
     drain_since: AtomicU64,
     /// When whoever is left has to go, in the same way; 0 without a deadline.
     drain_until: AtomicU64,
+    /// The share of pins whose turn came before `drain_since`, and the share whose turn comes in each second; bits of an
+    /// `f64`. A request that reads one of an order and the other of the next is a moment early or late.
+    drain_turned: AtomicU64,
+    drain_pace: AtomicU64,
+    /// Nobody is left of a drain.
+    is_drained: AtomicBool,
     known_since: Instant,
     /// Notified when a probe should be made now and not at its next turn.
     probe_now: Notify,
@@ -80,17 +87,9 @@ struct Inner {
     condition: Condition,
     admin: AdminState,
     drain: Option<Drain>,
+    history: History,
     file_weight: u32,
     weight_order: Option<u32>,
-}
-
-/// A drain in progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drain {
-    /// When it was ordered.
-    pub since: Instant,
-    /// When whoever is left has to go; `None`: never.
-    pub deadline: Option<Instant>,
 }
 
 /// What a request needs to know of a backend, read in one load.
@@ -147,6 +146,7 @@ impl Backend {
             condition: Condition::new(now),
             admin: AdminState::Enabled,
             drain: None,
+            history: History::new(),
             file_weight: 1,
             weight_order: None,
         };
@@ -164,8 +164,12 @@ impl Backend {
             instance: AtomicU32::new(0),
             unavailable_since: AtomicU64::new(0),
             pins: (0..workers).map(|_| OnceLock::new()).collect(),
+            departed: OnceLock::new(),
             drain_since: AtomicU64::new(0),
             drain_until: AtomicU64::new(0),
+            drain_turned: AtomicU64::new(0),
+            drain_pace: AtomicU64::new(0),
+            is_drained: AtomicBool::new(false),
             known_since: now,
             probe_now: Notify::new(),
             changed: Notify::new(),
@@ -237,11 +241,41 @@ impl Backend {
         self.pins[worker].get_or_init(Box::default).record(pin_id, moment);
     }
 
-    /// Counts the pins used within the idle time, over all workers. Some ten microseconds a worker.
+    /// Notes that a pin moved away: it no longer counts here, though it was used here within the idle time. Several
+    /// requests of a client that moves may say so; it is counted once. Takes a lock: not for every request.
+    pub fn note_departure(&self, pin_id: u64, now: Instant, idle_timeout: Duration) {
+        let moment = Moment::new(now.duration_since(self.known_since), idle_timeout);
+        let departed = self.departed.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = !departed.is_touched(pin_id, moment);
+        departed.record(pin_id, moment);
+        if is_first {
+            // The next count sets right what two pins in one cell get wrong.
+            let less = |pins: u64| Some(pins.saturating_sub(1));
+            let _ = self.active_pins.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+    }
+
+    /// Notes that a pin moved here from elsewhere: if it had left before, it is back. Takes a lock if any pin ever left.
+    pub fn note_arrival(&self, pin_id: u64) {
+        if let Some(departed) = self.departed.get() {
+            departed.lock().unwrap_or_else(PoisonError::into_inner).forget(pin_id);
+        }
+        self.pinned_one();
+    }
+
+    /// Counts the pins used within the idle time and not departed since, over all workers. Some ten microseconds a
+    /// worker. One that is there counts as one, though it be fading, so that 0 means nobody.
     pub fn count_active_pins(&self, now: Instant, idle_timeout: Duration) {
         let moment = Moment::new(now.duration_since(self.known_since), idle_timeout);
-        let pins = estimate(self.pins.iter().filter_map(|pins| pins.get()).map(|pins| &**pins), moment);
-        self.set_active_pins(pins.round() as u64);
+        let shards = self.pins.iter().filter_map(|pins| pins.get()).map(|pins| &**pins);
+        let pins = match self.departed.get() {
+            Some(departed) => {
+                let departed = departed.lock().unwrap_or_else(PoisonError::into_inner);
+                estimate_left(shards, &departed, moment)
+            }
+            None => estimate(shards, moment),
+        };
+        self.set_active_pins(if pins > 0.0 { pins.round().max(1.0) as u64 } else { 0 });
     }
 
     /// The life of its process that was last seen; see [`super::instance`].
@@ -305,17 +339,34 @@ impl Backend {
         self.changed.notified()
     }
 
-    /// The operator's order.
+    /// The operator's order. A drain goes at the usual pace; for another see [`Backend::order_drain`].
     pub fn set_admin_state(&self, admin: AdminState, deadline: Option<Instant>, now: Instant) {
+        let order = DrainOrder { deadline, pace: Pace::DRAIN };
+        self.obey(admin, |before| Drain::ordered(before, order, now), now);
+    }
+
+    /// The operator's order to drain it. Given again, the deadline and the pace may be new, the drain is not.
+    pub fn order_drain(&self, order: DrainOrder, now: Instant) {
+        self.obey(AdminState::Draining, |before| Drain::ordered(before, order, now), now);
+    }
+
+    /// Goes on with a drain that was ordered in an earlier life of this process.
+    pub fn restore_drain(&self, order: DrainOrder, now: Instant) {
+        self.obey(AdminState::Draining, |before| Drain::ordered(before, order, now).restored(), now);
+    }
+
+    fn obey(&self, admin: AdminState, drain: impl FnOnce(Option<Drain>) -> Drain, now: Instant) {
         let before = {
             let mut inner = self.lock();
             let before = std::mem::replace(&mut inner.admin, admin);
-            inner.drain = match (admin, inner.drain) {
-                // Ordered again: the deadline may be new, the drain is not.
-                (AdminState::Draining, Some(drain)) => Some(Drain { deadline, ..drain }),
-                (AdminState::Draining, None) => Some(Drain { since: now, deadline }),
-                (AdminState::Enabled | AdminState::Disabled, _) => None,
-            };
+            if admin == AdminState::Draining {
+                inner.drain = Some(drain(inner.drain));
+            } else {
+                inner.drain = None;
+            }
+            if before != admin {
+                inner.history = History::new();
+            }
             self.publish(&inner);
             self.note_availability(&inner, now);
             before
@@ -330,6 +381,31 @@ impl Backend {
             );
         }
         self.changed.notify_waiters();
+    }
+
+    /// To be called after pins were counted: follows a drain, and notices that nobody is left, which is logged once.
+    pub fn note_drain_progress(&self, idle_timeout: Duration, now: Instant) {
+        let is_drained_now = {
+            let mut inner = self.lock();
+            let Some(mut drain) = inner.drain else { return };
+            let (pins, was_drained) = (self.active_pins(), drain.drained.is_some());
+            inner.history.note(pins, now);
+            drain.decline = inner.history.decline(pins, now);
+            // Clients of an earlier life of this process may come back for as long as their pins are good.
+            let may_be_blind =
+                drain.is_restored && now.saturating_duration_since(self.known_since) < idle_timeout * 5 / 4;
+            if pins > 0 {
+                drain.drained = None;
+            } else if !was_drained && self.in_flight() == 0 && !may_be_blind {
+                drain.drained = Some(now);
+            }
+            inner.drain = Some(drain);
+            self.publish(&inner);
+            !was_drained && drain.drained.is_some()
+        };
+        if is_drained_now {
+            tracing::info!(pool = &*self.id.pool, backend = &*self.id.name, "drained");
+        }
     }
 
     /// The drain in progress, if there is one. Takes a lock: not for every request.
@@ -365,20 +441,50 @@ impl Backend {
         inner.weight_order.map(|order| (order, inner.file_weight))
     }
 
-    /// Whether a drain that moves its clients has come to this one: a twentieth of them a second, in an order that every
+    /// Whether a drain that moves its clients has come to this one: at the pace of the order, in a turn that every
     /// replica derives from the pin alone.
     pub fn is_turn_to_leave(&self, pin_id: u64, now: Instant) -> bool {
-        let Some(since) = self.drain_since.load(Ordering::Relaxed).checked_sub(1) else { return false };
-        let drained_for = now.duration_since(self.known_since).saturating_sub(Duration::from_millis(since));
-        // The upper half of a product with an odd constant (splitmix64's) spreads ids that are not random, too.
-        let turn = (pin_id ^ self.stable_hash).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        (turn as f64) < drained_for.as_secs_f64() * DRAIN_PACE * f64::from(u32::MAX)
+        let Some(drained_for) = self.time_since(self.drain_since.load(Ordering::Relaxed), now) else { return false };
+        let turned = f64::from_bits(self.drain_turned.load(Ordering::Relaxed));
+        self.turn(pin_id) < turned + drained_for.as_secs_f64() * self.drain_pace()
     }
 
-    /// Whether a drain has passed its deadline.
-    pub fn is_drain_over(&self, now: Instant) -> bool {
-        let until = self.drain_until.load(Ordering::Relaxed).checked_sub(1);
-        until.is_some_and(|until| now.duration_since(self.known_since) >= Duration::from_millis(until))
+    /// Whether a drain is over for this client: past its deadline, everybody who is left has to go, but in turn and at
+    /// the same pace, so that the others are not overrun.
+    pub fn is_drain_over(&self, pin_id: u64, now: Instant) -> bool {
+        let Some(over_for) = self.time_since(self.drain_until.load(Ordering::Relaxed), now) else { return false };
+        self.turn(pin_id) < over_for.as_secs_f64() * self.drain_pace()
+    }
+
+    /// When [`Backend::is_drain_over`] becomes true for this client, or, without a pin, when the deadline is; `None`
+    /// without a deadline.
+    pub fn drain_over_at(&self, pin_id: Option<u64>) -> Option<Instant> {
+        let until = self.drain_until.load(Ordering::Relaxed).checked_sub(1)?;
+        let deadline = self.known_since.checked_add(Duration::from_millis(until))?;
+        let turn = pin_id.map_or(0.0, |pin_id| self.turn(pin_id));
+        deadline.checked_add(Pace::new(self.drain_pace())?.time_for(turn))
+    }
+
+    /// Whether a drain has come to its end: nobody is left.
+    pub fn is_drained(&self) -> bool {
+        self.is_drained.load(Ordering::Relaxed)
+    }
+
+    /// When it is this pin's turn to leave, as a share of the whole drain.
+    fn turn(&self, pin_id: u64) -> f64 {
+        // The upper half of a product with an odd constant (splitmix64's) spreads ids that are not random, too.
+        let turn = (pin_id ^ self.stable_hash).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        turn as f64 / f64::from(u32::MAX)
+    }
+
+    fn drain_pace(&self) -> f64 {
+        f64::from_bits(self.drain_pace.load(Ordering::Relaxed))
+    }
+
+    /// How long ago a stamped moment was; `None` for one that is yet to come, or was never stamped.
+    fn time_since(&self, stamp: u64, now: Instant) -> Option<Duration> {
+        let then = Duration::from_millis(stamp.checked_sub(1)?);
+        now.duration_since(self.known_since).checked_sub(then)
     }
 
     fn note_availability(&self, inner: &Inner, now: Instant) {
@@ -397,10 +503,13 @@ impl Backend {
     }
 
     fn publish(&self, inner: &Inner) {
-        let drain_since = inner.drain.map_or(0, |drain| self.stamp(drain.since));
-        self.drain_since.store(drain_since, Ordering::Relaxed);
+        let turns = inner.drain.as_ref().map(Drain::turns);
+        self.drain_since.store(turns.map_or(0, |(since, _)| self.stamp(since)), Ordering::Relaxed);
+        self.drain_turned.store(turns.map_or(0.0, |(_, turned)| turned).to_bits(), Ordering::Relaxed);
+        self.drain_pace.store(inner.drain.map_or(0.0, |drain| drain.pace.per_second()).to_bits(), Ordering::Relaxed);
         let deadline = inner.drain.and_then(|drain| drain.deadline);
         self.drain_until.store(deadline.map_or(0, |deadline| self.stamp(deadline)), Ordering::Relaxed);
+        self.is_drained.store(inner.drain.is_some_and(|drain| drain.drained.is_some()), Ordering::Relaxed);
         self.weight.store(inner.weight_order.unwrap_or(inner.file_weight), Ordering::Relaxed);
         self.standing.store(inner.standing().pack(), Ordering::Release);
     }
@@ -433,5 +542,137 @@ impl Inner {
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backend").field("id", &self.id).field("standing", &self.standing()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(1800);
+
+    fn backend(now: Instant) -> Backend {
+        Backend::new(BackendId { pool: "shop".into(), name: "app1".into() }, 0, 2, now)
+    }
+
+    #[test]
+    fn a_pin_that_moved_away_no_longer_counts_and_counts_again_when_it_is_back() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let backend = backend(start);
+        for pin in 0..50 {
+            backend.record_pin((pin % 2) as usize, pin, at(1), IDLE);
+            backend.pinned_one();
+        }
+        let counted = |now| {
+            backend.count_active_pins(now, IDLE);
+            backend.active_pins()
+        };
+        assert!((49..=51).contains(&counted(at(2))));
+        for pin in 0..10 {
+            backend.note_departure(pin, at(60), IDLE);
+        }
+        assert!((39..=41).contains(&backend.active_pins()), "{} at once", backend.active_pins());
+        assert!((39..=41).contains(&counted(at(61))), "{} as counted", backend.active_pins());
+        backend.record_pin(0, 3, at(120), IDLE);
+        backend.note_arrival(3);
+        assert!((40..=42).contains(&backend.active_pins()), "{} at once", backend.active_pins());
+        assert!((40..=42).contains(&counted(at(121))), "{} as counted", backend.active_pins());
+        // Idle for so long that both sketches have forgotten them.
+        assert_eq!(counted(at(1800 * 3)), 0);
+    }
+
+    #[test]
+    fn several_requests_of_one_client_that_moves_are_one_departure() {
+        let start = Instant::now();
+        let backend = backend(start);
+        backend.set_active_pins(10);
+        for _ in 0..6 {
+            backend.note_departure(7, start, IDLE);
+        }
+        assert_eq!(backend.active_pins(), 9);
+        backend.note_departure(7, start + IDLE * 2, IDLE);
+        assert_eq!(backend.active_pins(), 8, "it had come back, and leaves again");
+    }
+
+    #[test]
+    fn pins_take_their_turn_at_the_pace_of_the_order_and_again_from_the_deadline_on() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let backend = backend(start);
+        let pace = "10%/s".parse().expect("a pace");
+        backend.order_drain(DrainOrder { deadline: Some(at(100)), pace }, at(50));
+        let share = |is: &dyn Fn(u64) -> bool| (0..1000_u64).filter(|pin| is(*pin)).count();
+        for (now, turned, over) in [(50, 0, 0), (52, 200, 0), (60, 1000, 0), (100, 1000, 0), (105, 1000, 500)] {
+            let counts = [
+                share(&|pin| backend.is_turn_to_leave(pin, at(now))),
+                share(&|pin| backend.is_drain_over(pin, at(now))),
+            ];
+            let is_near = |counted: usize, expected: usize| counted.abs_diff(expected) <= 40;
+            assert!(is_near(counts[0], turned) && is_near(counts[1], over), "{counts:?} at {now}");
+        }
+        for pin in 0..100 {
+            let over_at = backend.drain_over_at(Some(pin)).expect("a deadline");
+            let tick = Duration::from_millis(1);
+            assert!(backend.is_drain_over(pin, over_at + tick) && !backend.is_drain_over(pin, over_at - tick));
+        }
+        assert_eq!(backend.drain_over_at(None).map(|over| over.duration_since(start).as_secs()), Some(100));
+        backend.set_admin_state(AdminState::Enabled, None, at(106));
+        assert!(!backend.is_turn_to_leave(1, at(900)) && !backend.is_drain_over(1, at(900)));
+        assert_eq!(backend.drain_over_at(None), None);
+    }
+
+    #[test]
+    fn a_drain_ends_when_nobody_is_left_and_goes_on_when_somebody_comes() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let backend = backend(start);
+        let drained = |now| {
+            backend.count_active_pins(now, IDLE);
+            backend.note_drain_progress(IDLE, now);
+            assert_eq!(backend.is_drained(), backend.drain().is_some_and(|drain| drain.drained.is_some()));
+            backend.drain().and_then(|drain| drain.drained)
+        };
+        assert_eq!(drained(at(1)), None, "nobody is there, but no drain either");
+        backend.record_pin(0, 1, at(1), IDLE);
+        backend.set_admin_state(AdminState::Draining, None, at(2));
+        assert_eq!(drained(at(3)), None, "one is left");
+        backend.note_departure(1, at(4), IDLE);
+        backend.begin_request();
+        assert_eq!(drained(at(5)), None, "one request is under way");
+        backend.end_request();
+        assert_eq!(drained(at(6)), Some(at(6)));
+        backend.begin_request();
+        assert_eq!(drained(at(7)), Some(at(6)), "a single request is no client");
+        backend.end_request();
+        backend.record_pin(1, 2, at(8), IDLE);
+        assert_eq!(drained(at(9)), None);
+        backend.note_departure(2, at(10), IDLE);
+        assert_eq!(drained(at(11)), Some(at(11)));
+        backend.set_admin_state(AdminState::Disabled, None, at(12));
+        assert!(!backend.is_drained());
+    }
+
+    #[test]
+    fn a_drain_of_an_earlier_life_waits_for_clients_it_has_not_seen() {
+        let start = Instant::now();
+        let backend = backend(start);
+        backend.restore_drain(DrainOrder { deadline: None, pace: Pace::DRAIN }, start);
+        backend.note_drain_progress(IDLE, start + IDLE);
+        assert!(!backend.is_drained());
+        backend.note_drain_progress(IDLE, start + IDLE * 5 / 4);
+        assert!(backend.is_drained());
+    }
+
+    #[test]
+    fn more_departures_than_pins_leave_nobody() {
+        let start = Instant::now();
+        let backend = backend(start);
+        for pin in 0..100 {
+            backend.note_departure(pin, start, IDLE);
+        }
+        assert_eq!(backend.active_pins(), 0);
+        backend.count_active_pins(start, IDLE);
+        assert_eq!(backend.active_pins(), 0);
     }
 }

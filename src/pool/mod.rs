@@ -14,13 +14,19 @@ pub mod heir;
 
 pub mod active_pins;
 
+pub mod pace;
+
+pub mod drain;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use active_pins::ActivePins;
-pub use backend::{Backend, BackendId, Drain, Standing};
+pub use backend::{Backend, BackendId, Standing};
 pub use condition::{AdminState, Evidence, Failure, Health, Memory, Thresholds};
+pub use drain::{Drain, DrainOrder};
 pub use heir::heir;
+pub use pace::Pace;
 pub use registry::Registry;
 
 /// A backend as one snapshot sees it: its lasting state, and the settings of this generation.

@@ -226,8 +226,13 @@ impl Proxy {
         let (Some(pin), Some(cookie)) = (visit.pin_id(), &pool.cookie) else { return };
         let backend = &pool.members[destination.member].backend;
         backend.record_pin(self.worker, pin, self.clock.coarse_now(), cookie.idle_timeout);
-        if matches!(destination.placement, Placement::New | Placement::Rehomed(_)) {
-            backend.pinned_one();
+        match destination.placement {
+            Placement::New => backend.pinned_one(),
+            Placement::Rehomed(_) => backend.note_arrival(pin),
+            Placement::Kept | Placement::Detour(_) | Placement::Refused | Placement::Unpinned => {}
+        }
+        if let Some(from) = destination.moved.and_then(|moved| moved.from) {
+            pool.members[from].backend.note_departure(pin, self.clock.coarse_now(), cookie.idle_timeout);
         }
     }
 

@@ -68,6 +68,8 @@ pub struct Tunnel {
     pub slot: Slot,
     /// How long nothing may move.
     pub idle: Duration,
+    /// The client's pin, whose turn it may be to leave a drained backend.
+    pub pin_id: Option<u64>,
 }
 
 impl ClientConnection {

@@ -145,7 +145,7 @@ impl Proxy {
         visit.set_cookie(view.pool(pool), reply.headers_mut(), client.origin.is_https(&parts.headers));
         if is_switching {
             let backend = BackendEnd::new(*exchange);
-            client.switch_to(Tunnel { backend, slot, idle: settings.timeouts.tunnel_idle });
+            client.switch_to(Tunnel { backend, slot, idle: settings.timeouts.tunnel_idle, pin_id: visit.pin_id() });
             return reply.map(|()| ReplyBody::Page(Page::new(Bytes::new(), journal, client)));
         }
         if exchange.leaves_body_unsent() {

@@ -131,7 +131,7 @@ impl Visit {
                     state => state,
                 };
                 let is_its_turn = state == HomeState::Draining && backend.is_turn_to_leave(pin.id, now);
-                let course = if state == HomeState::Draining && backend.is_drain_over(now) {
+                let course = if state == HomeState::Draining && backend.is_drain_over(pin.id, now) {
                     course_after_drain(policy)
                 } else {
                     course(policy, state, has_waited, is_its_turn)

@@ -147,12 +147,18 @@ async fn tick(proxy: Rc<Proxy>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swept = Instant::now();
+    let mut generation = proxy.published.generation();
     loop {
         let now = interval.tick().await;
         proxy.clock.tick(Instant::now(), SystemTime::now());
         if now.duration_since(swept) >= SWEEP {
             swept = now;
             proxy.client.sweep(now);
+            // An order may have set tunnels a deadline, of which one that is silent would not learn.
+            let before = std::mem::replace(&mut generation, proxy.published.generation());
+            if before != generation {
+                proxy.clock.wake_all();
+            }
             proxy.log.borrow_mut().flush();
         }
     }

@@ -1,12 +1,36 @@
 //! An operator drains a backend, or all of them.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::crowd::{Crowd, Customer, customers};
 use crate::shop::{Shop, assert_placed, client_at, is_logged_in_at, log_in, told, who_am_i};
-use crate::support::{Backend, until};
+use crate::support::raw::{self, Peer};
+use crate::support::{Admin, Backend, Stickpin, until};
+
+/// Orders a drain of this backend of the shop, and gives its view.
+async fn drain(admin: &mut Admin, backend: &str, deadline: Option<&str>, pace: &str) -> Value {
+    let order = json!({ "state": "draining", "deadline": deadline, "pace": pace });
+    let reply = admin.put(&format!("/api/v1/pools/shop/backends/{backend}/state"), &order).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.json()
+}
+
+/// Waits until nobody is left there, and gives the view of its drain.
+async fn until_drained(admin: &mut Admin, backend: &str) -> Value {
+    until(&format!("{backend} is drained"), async || {
+        let view = admin.backend("shop", backend).await;
+        if view["drain"]["drained"] == true { Ok(view["drain"].clone()) } else { Err(view) }
+    })
+    .await
+}
+
+/// Clients that have left a backend so far because it is drained.
+async fn moved(admin: &mut Admin, from: &str) -> u64 {
+    admin.metric("stickpin_rehomes_total", &[&format!("from=\"{from}\""), "reason=\"drained\""]).await as u64
+}
 
 #[tokio::test]
 async fn a_drained_backend_keeps_its_local_sessions_and_gets_no_new_clients() {
@@ -35,8 +59,7 @@ async fn whoever_is_left_at_the_deadline_has_to_go_and_is_told() {
         let (home, other) = (Backend::start("home"), Backend::start("other"));
         let stickpin = Shop::of([home.yaml(), other.yaml()]).pool(&format!("sessions: {sessions}")).open().await;
         let (mut client, mut admin) = (client_at(&stickpin, "home").await, stickpin.admin());
-        let path = "/api/v1/pools/shop/backends/home/state";
-        admin.put(path, &json!({ "state": "draining", "deadline": "1s" })).await;
+        drain(&mut admin, "home", Some("1s"), "100%/s").await;
         let moved = until("it has moved", async || {
             let reply = who_am_i(&mut client).await;
             if reply.served_by() == "home" { Err(reply.text()) } else { Ok(reply) }
@@ -53,28 +76,39 @@ async fn whoever_is_left_at_the_deadline_has_to_go_and_is_told() {
 }
 
 #[tokio::test]
-async fn external_sessions_leave_a_drained_backend_a_few_at_a_time() {
+async fn external_sessions_leave_a_drained_backend_at_the_pace_of_the_order() {
     let backends = ["red", "green", "blue"].map(Backend::start);
     let stickpin = Shop::of(backends.iter().map(Backend::yaml)).pool("sessions: external").open().await;
     let mut admin = stickpin.admin();
     let everybody = customers(&stickpin, 90).await;
-    let pinned = everybody.iter().filter(|customer| customer.home == "green").count() as f64;
-    assert!(pinned >= 10.0);
+    let pinned = everybody.iter().filter(|customer| customer.home == "green").count() as u64;
+    assert!(pinned >= 10);
     let crowd = Crowd::start(everybody);
-    admin.set_state("shop", "green", "draining").await;
+    let ordered = Instant::now();
+    let view = drain(&mut admin, "green", None, "20%/s").await;
+    assert_eq!((&view["drain"]["pace"], &view["drain"]["drained"]), (&json!("20%/s"), &json!(false)));
+    assert!(view["drain"]["eta"].is_string() && view["drain"]["drained_since"].is_null(), "{view}");
     let mut counts = Vec::new();
-    // Everybody within twenty seconds, and then some.
-    for (who, goal) in [("half of them have", pinned / 2.0), ("everybody has", pinned)] {
+    // All of them within five seconds, but not much sooner.
+    for (who, goal, soonest) in [("half of them have", pinned / 2, 1.0), ("everybody has", pinned, 3.5)] {
         until(&format!("{who} moved"), async || {
-            let moved = admin.metric("stickpin_rehomes_total", &["from=\"green\"", "reason=\"drained\""]).await;
-            counts.push(moved as u64);
+            let moved = moved(&mut admin, "green").await;
+            counts.push(moved);
             if moved < goal { Err(moved) } else { Ok(()) }
         })
         .await;
+        let took = ordered.elapsed();
+        assert!(took.as_secs_f64() > soonest, "{who} moved after {took:?}");
     }
-    crowd.rounds(2).await;
     let steps = counts.iter().collect::<HashSet<_>>().len();
     assert!(steps > 5, "they moved in {steps} steps: {counts:?}");
+    // It ends by itself, while the others go on.
+    let ended = until_drained(&mut admin, "green").await;
+    assert_eq!((&ended["pins_left"], &ended["eta"]), (&json!(0), &Value::Null));
+    assert!(ended["drained_since"].as_str().is_some_and(|date| date.ends_with('Z')), "{ended}");
+    assert_eq!(admin.backend("shop", "green").await["admin_state"], "draining");
+    assert_eq!(stickpin.stderr().matches(" drained ").count(), 1, "said once: {}", stickpin.stderr());
+    crowd.rounds(2).await;
     for customer in crowd.stop().await {
         assert!(customer.failures().is_empty(), "{customer:?}");
         if customer.home == "green" {
@@ -87,23 +121,68 @@ async fn external_sessions_leave_a_drained_backend_a_few_at_a_time() {
         }
     }
     assert_eq!(admin.metric("stickpin_sessions_lost_total", &[]).await, 0.0);
-    assert_eq!(admin.metric("stickpin_rehomes_total", &[]).await, pinned);
+    assert_eq!(admin.metric("stickpin_rehomes_total", &[]).await, pinned as f64);
+}
+
+/// All at once they would overrun the others, just as their sessions are lost.
+#[tokio::test]
+async fn local_sessions_stay_until_the_deadline_and_then_leave_at_the_pace_of_the_order() {
+    let backends = ["red", "green"].map(Backend::start);
+    let stickpin = Shop::of(backends.iter().map(Backend::yaml)).open().await;
+    let mut admin = stickpin.admin();
+    let everybody = customers(&stickpin, 60).await;
+    let pinned = everybody.iter().filter(|customer| customer.home == "green").count() as u64;
+    let crowd = Crowd::start(everybody);
+    let ordered = Instant::now();
+    let view = drain(&mut admin, "green", Some("3s"), "25%/s").await;
+    assert!(view["drain"]["eta"].is_string(), "{view}");
+    for (who, goal, soonest) in [("one has", 1, 3.0), ("half of them have", pinned / 2, 3.8), ("all have", pinned, 5.5)]
+    {
+        until(&format!("{who} moved"), async || {
+            let moved = moved(&mut admin, "green").await;
+            if moved < goal { Err(moved) } else { Ok(()) }
+        })
+        .await;
+        let took = ordered.elapsed();
+        assert!(took.as_secs_f64() > soonest, "{who} moved after {took:?}");
+    }
+    until_drained(&mut admin, "green").await;
+    for customer in crowd.stop().await {
+        assert!(customer.failures().is_empty(), "{customer:?}");
+        if customer.home == "green" {
+            let [told] = customer.told()[..] else { panic!("told more or less than once: {customer:?}") };
+            assert_eq!((&told["rehome_reason"], &told["session_lost"]), (&json!("drained"), &json!("drained")));
+        } else {
+            customer.assert_undisturbed();
+        }
+    }
+    // Whoever comes there again, for want of anybody else, is shown.
+    for name in ["red", "green"] {
+        drain(&mut admin, name, None, "5%/s").await;
+    }
+    client_at(&stickpin, "green").await;
+    until("it is not drained any more", async || {
+        let view = admin.backend("shop", "green").await;
+        if view["drain"]["drained"] == false { Ok(()) } else { Err(view) }
+    })
+    .await;
 }
 
 /// Moving from one drained backend to another would only move everybody again.
 #[tokio::test]
 async fn when_every_backend_is_drained_everybody_is_served_and_stays() {
-    for sessions in ["local", "external"] {
+    for (sessions, deadline) in [("local", Some("1s")), ("external", None), ("external", Some("1s"))] {
         let (one, other) = (Backend::start("one"), Backend::start("other"));
         let shop = Shop::of([one.yaml(), other.yaml()]).pool(&format!("sessions: {sessions}"));
         let stickpin = shop.open().await;
         let mut admin = stickpin.admin();
         let everybody = customers(&stickpin, 20).await;
         for name in ["one", "other"] {
-            admin.set_state("shop", name, "draining").await;
+            let view = drain(&mut admin, name, deadline, "100%/s").await;
+            assert!(name == "one" || view["drain"]["eta"].is_null(), "there is no telling: {view}");
         }
-        // Long enough for the turn of some to leave to have come: one in ten.
-        tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+        // Long enough for everybody's turn to leave to have come.
+        tokio::time::sleep(Duration::from_millis(2200)).await;
         let crowd = Crowd::start(everybody);
         crowd.rounds(5).await;
         log_in(&mut stickpin.client()).await;
@@ -121,9 +200,7 @@ async fn orders_outlive_the_process() {
     let mut first = shop.open().await;
     let mut client = client_at(&first, "red").await;
     let mut admin = first.admin();
-    let path = "/api/v1/pools/shop/backends/red/state";
-    let drain = json!({ "state": "draining", "deadline": "1h" });
-    let deadline = admin.put(path, &drain).await.json()["drain"]["deadline"].clone();
+    let deadline = drain(&mut admin, "red", Some("1h"), "1%/m").await["drain"]["deadline"].clone();
     admin.set_state("shop", "green", "disabled").await;
     admin.put("/api/v1/pools/shop/backends/blue/weight", &json!({ "weight": 7 })).await;
     assert!(first.terminate().await.success());
@@ -131,7 +208,7 @@ async fn orders_outlive_the_process() {
     let second = shop.open().await;
     let mut admin = second.admin();
     let red = admin.backend("shop", "red").await;
-    assert_eq!(red["admin_state"], "draining");
+    assert_eq!((&red["admin_state"], &red["drain"]["pace"]), (&json!("draining"), &json!("1%/m")));
     let seconds = |deadline: &serde_json::Value| deadline.as_str().map(|text| text[..16].to_owned());
     assert_eq!(seconds(&red["drain"]["deadline"]), seconds(&deadline), "to the minute");
     assert_eq!(admin.backend("shop", "green").await["admin_state"], "disabled");
@@ -143,4 +220,59 @@ async fn orders_outlive_the_process() {
     again.cookies = std::mem::take(&mut client.cookies);
     let reply = who_am_i(&mut again).await;
     assert!(is_logged_in_at(&reply, "red") && told(&reply) == [""; 3], "the key outlives it, too: {}", reply.text());
+}
+
+/// Connects, sends a request that asks for a tunnel, and gives both ends of it.
+async fn tunnel(stickpin: &Stickpin, backend: &raw::Backend) -> (Peer, Peer) {
+    let upgrade = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut client = Peer::sending(stickpin.front(), upgrade).await;
+    let (mut at_backend, _) = backend.request().await;
+    at_backend.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    assert_eq!(client.head().await.status(), 101);
+    (client, at_backend)
+}
+
+#[tokio::test]
+async fn a_tunnel_is_closed_at_the_deadline_and_not_before() {
+    let backend = raw::Backend::start().await;
+    let stickpin = raw::front(backend.address());
+    let path = "/api/v1/pools/app/backends/app1/state";
+    let mut admin = stickpin.admin();
+    let (mut client, mut at_backend) = tunnel(&stickpin, &backend).await;
+    admin.put(path, &json!({ "state": "draining" })).await;
+    admin.put(path, &json!({ "state": "disabled" })).await;
+    let ordered = Instant::now();
+    admin.put(path, &json!({ "state": "draining", "deadline": "1s", "pace": "100%/s" })).await;
+    client.send("ping").await;
+    assert_eq!(at_backend.exactly(4).await, b"ping");
+    client.gone().await;
+    at_backend.gone().await;
+    assert!(ordered.elapsed() >= Duration::from_secs(1), "{:?}", ordered.elapsed());
+
+    // Nobody else is there: whoever comes when it was everybody's turn to leave stays.
+    tokio::time::sleep(Duration::from_millis(2100).saturating_sub(ordered.elapsed())).await;
+    let (mut client, mut at_backend) = tunnel(&stickpin, &backend).await;
+    for _ in 0..15 {
+        client.send("ping").await;
+        assert_eq!(at_backend.exactly(4).await, b"ping");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Its server could not be shut down in order while we hold connections to it.
+#[tokio::test]
+async fn idle_connections_to_a_backend_that_nobody_is_to_use_are_closed() {
+    for (order, patience) in [("draining", 3.0), ("disabled", 2.0)] {
+        let backend = raw::Backend::start().await;
+        let stickpin = raw::front(backend.address());
+        let mut client = Peer::sending(stickpin.front(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let (mut at_backend, _) = backend.request().await;
+        at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        assert_eq!(client.reply().await.0.status(), 200);
+        let ordered = Instant::now();
+        stickpin.admin().set_state("app", "app1", order).await;
+        at_backend.gone().await;
+        // One to a backend in service is kept for four seconds.
+        assert!(ordered.elapsed().as_secs_f64() < patience, "{order}: {:?}", ordered.elapsed());
+    }
 }

@@ -188,8 +188,8 @@ async fn backend(
 ) -> Result<Json<BackendView>, ApiError> {
     let Path((pool, backend)) = path?;
     let snapshot = context.shared.published.load();
-    let member = find_member(find_pool(&snapshot, &pool)?, &backend)?;
-    Ok(Json(BackendView::of(member, view::Now::read())))
+    let pool = find_pool(&snapshot, &pool)?;
+    Ok(Json(BackendView::of(pool, find_member(pool, &backend)?, view::Now::read())))
 }
 
 async fn unknown_path() -> ApiError {

@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(required("StateOrder"), json!(["state"]));
         assert_eq!(required("WeightOrder"), json!(["weight"]));
         assert_eq!(required("ErrorView"), json!(["error"]));
-        assert_eq!(required("DrainView"), json!(["deadline", "pins_left", "eta"]));
+        assert_eq!(required("DrainView"), json!(["deadline", "pace", "pins_left", "eta", "drained", "drained_since"]));
     }
 
     fn collect_references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {

@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::view::{AdminStateView, BackendView, Now};
 use super::{Context, find_member, find_pool};
 use crate::config::{self, Weight};
+use crate::pool::{DrainOrder, Pace};
 
 /// The order for a backend's admin state.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -28,6 +29,11 @@ pub(super) struct StateOrder {
     #[serde(default, deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]
     deadline: Option<Duration>,
+    /// The share of its clients that a drain moves in a time, as in `5%/s` (the default) or `1%/m`: at once where their
+    /// sessions allow it, else from the deadline on.
+    #[serde(default, deserialize_with = "pace")]
+    #[schemars(with = "Option<String>")]
+    pace: Option<Pace>,
 }
 
 /// The order for a backend's weight.
@@ -49,17 +55,26 @@ pub(super) async fn state(
 ) -> Result<Json<BackendView>, ApiError> {
     let Path((pool, backend)) = path?;
     let snapshot = context.shared.published.load();
-    let member = find_member(find_pool(&snapshot, &pool)?, &backend)?;
+    let found = find_pool(&snapshot, &pool)?;
+    let member = find_member(found, &backend)?;
     let order: StateOrder = order(&body?)?;
-    if order.deadline.is_some() && order.state != AdminStateView::Draining {
-        let message = "deadline: only a drain has one";
-        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
-    }
+    let given = [("deadline", order.deadline.is_some()), ("pace", order.pace.is_some())];
+    let given = given.into_iter().find(|(_, is_given)| *is_given);
     let now = Now::read();
-    let deadline = order.deadline.map(|deadline| now.monotonic + deadline);
-    member.backend.set_admin_state(order.state.into(), deadline, now.monotonic);
+    match (order.state, given) {
+        (AdminStateView::Draining, _) => {
+            let deadline = order.deadline.map(|deadline| now.monotonic + deadline);
+            let pace = order.pace.unwrap_or(Pace::DRAIN);
+            member.backend.order_drain(DrainOrder { deadline, pace }, now.monotonic);
+        }
+        (_, Some((key, _))) => {
+            let message = format!("{key}: only a drain has one");
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
+        }
+        (state, None) => member.backend.set_admin_state(state.into(), None, now.monotonic),
+    }
     keep(&context).await?;
-    Ok(Json(BackendView::of(member, now)))
+    Ok(Json(BackendView::of(found, member, now)))
 }
 
 pub(super) async fn weight(
@@ -69,13 +84,14 @@ pub(super) async fn weight(
 ) -> Result<Json<BackendView>, ApiError> {
     let Path((pool, backend)) = path?;
     let snapshot = context.shared.published.load();
-    let member = find_member(find_pool(&snapshot, &pool)?, &backend)?;
+    let found = find_pool(&snapshot, &pool)?;
+    let member = find_member(found, &backend)?;
     let order: WeightOrder = order(&body?)?;
     let from = member.backend.weight();
     member.backend.order_weight(order.weight.map(Weight::get));
     tracing::info!(pool, backend, from, to = member.backend.weight(), "weight ordered");
     keep(&context).await?;
-    Ok(Json(BackendView::of(member, Now::read())))
+    Ok(Json(BackendView::of(found, member, Now::read())))
 }
 
 /// Has the order kept before it is answered: what was confirmed must outlive a crash.
@@ -108,6 +124,11 @@ fn order<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     text.map(|text| config::duration(&text).map_err(D::Error::custom)).transpose()
+}
+
+fn pace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Pace>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| text.parse().map_err(|error| D::Error::custom(format!("{error}, found {text:?}")))).transpose()
 }
 
 fn weight_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Weight>, D::Error> {

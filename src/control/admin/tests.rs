@@ -155,13 +155,24 @@ async fn a_drain_is_ordered_shown_and_taken_back() {
     let path = format!("{BLUE}/state");
     let view = admin.put(&path, r#"{"state":"draining","deadline":"10m"}"#).await.json();
     assert_eq!(view["admin_state"], "draining");
-    assert_eq!((&view["drain"]["pins_left"], &view["drain"]["eta"]), (&json!(41), &Value::Null));
-    assert!(view["drain"]["deadline"].as_str().is_some_and(|date| date.ends_with('Z')), "{view}");
+    assert_eq!(view["drain"]["pins_left"], 41);
+    for date in ["deadline", "eta"] {
+        assert!(view["drain"][date].as_str().is_some_and(|date| date.ends_with('Z')), "{view}");
+    }
     let drain = admin.backend().drain().expect("a drain");
     assert_eq!(drain.deadline.expect("a deadline") - drain.since, Duration::from_secs(600));
 
-    let view = admin.put(&path, r#"{"state":"draining"}"#).await.json();
-    assert_eq!(view["drain"]["deadline"], Value::Null);
+    assert_eq!((&view["drain"]["pace"], &view["drain"]["drained"]), (&json!("5%/s"), &json!(false)));
+
+    let view = admin.put(&path, r#"{"state":"draining","pace":"1%/m"}"#).await.json();
+    assert_eq!((&view["drain"]["deadline"], &view["drain"]["pace"]), (&Value::Null, &json!("1%/m")));
+    assert_eq!((&view["drain"]["eta"], &view["drain"]["drained_since"]), (&Value::Null, &Value::Null));
+    admin.backend().set_active_pins(0);
+    admin.backend().note_drain_progress(Duration::ZERO, Instant::now());
+    let view = admin.get(BLUE).await.json();
+    assert_eq!((&view["admin_state"], &view["drain"]["drained"]), (&json!("draining"), &json!(true)));
+    assert!(view["drain"]["drained_since"].as_str().is_some_and(|date| date.ends_with('Z')), "{view}");
+
     let view = admin.put(&path, r#"{"state":"enabled"}"#).await.json();
     assert_eq!((&view["admin_state"], view.get("drain")), (&json!("enabled"), None));
     admin.put(&path, r#"{"state":"disabled","deadline":null}"#).await;
@@ -205,10 +216,18 @@ async fn an_order_that_is_wrong_changes_nothing_and_says_what_was_expected() {
         ("state", "{}", 422, "missing field `state`"),
         ("state", "[]", 422, "invalid length 0"),
         ("state", r#"{"state":"drain"}"#, 422, "state: unknown variant `drain`, expected one of `enabled`, `draining`"),
-        ("state", r#"{"state":"disabled","force":1}"#, 422, "unknown field `force`, expected `state` or `deadline`"),
+        (
+            "state",
+            r#"{"state":"disabled","force":1}"#,
+            422,
+            "unknown field `force`, expected one of `state`, `deadline`",
+        ),
         ("state", r#"{"state":"draining","deadline":"10"}"#, 422, "deadline: expected a duration with its unit"),
         ("state", r#"{"state":"draining","deadline":10}"#, 422, "deadline: invalid type: integer `10`"),
         ("state", r#"{"state":"disabled","deadline":"10m"}"#, 422, "deadline: only a drain has one"),
+        ("state", r#"{"state":"draining","pace":"5%"}"#, 422, "pace: expected a share and a time"),
+        ("state", r#"{"state":"draining","pace":"0%/s"}"#, 422, "pace: expected a share and a time"),
+        ("state", r#"{"state":"enabled","pace":"5%/s"}"#, 422, "pace: only a drain has one"),
         ("weight", "{}", 422, "missing field `weight`"),
         ("weight", r#"{"weight":1001}"#, 422, "weight: expected 0 to 1000 or null, found 1001"),
         ("weight", r#"{"weight":-1}"#, 422, "weight: expected 0 to 1000 or null, found -1"),

@@ -9,7 +9,8 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 use crate::config::{Affinity, Balance, Sessions};
-use crate::pool::backend::Drain;
+use crate::pool::drain::{Drain, Leaving};
+use crate::pool::sessions::{HomeState, Permit, permit};
 use crate::pool::{AdminState, Health, Member, Memory};
 use crate::proxy::snapshot::{Pool, Snapshot};
 use crate::telemetry::words::Placement;
@@ -124,7 +125,7 @@ impl PoolView {
             sessions: pool.settings.sessions.into(),
             balance: pool.settings.balance.into(),
             affinity: (&pool.settings.affinity).into(),
-            backends: pool.members.iter().map(|member| BackendView::of(member, now)).collect(),
+            backends: pool.members.iter().map(|member| BackendView::of(pool, member, now)).collect(),
             placements: counts
                 .filter(|(_, requests)| *requests > 0)
                 .map(|(placement, requests)| PlacementView {
@@ -173,7 +174,7 @@ pub(super) struct BackendView {
 }
 
 impl BackendView {
-    pub(super) fn of(member: &Member, now: Now) -> Self {
+    pub(super) fn of(pool: &Pool, member: &Member, now: Now) -> Self {
         let backend = &member.backend;
         let standing = backend.standing();
         Self {
@@ -187,7 +188,7 @@ impl BackendView {
             in_flight: backend.in_flight(),
             changed_seconds_ago: now.monotonic.saturating_duration_since(backend.health_changed_at()).as_secs(),
             memory: (standing.health == Health::Unhealthy).then(|| standing.memory.into()),
-            drain: backend.drain().map(|drain| DrainView::of(drain, backend.active_pins(), now)),
+            drain: backend.drain().map(|drain| DrainView::of(drain, pool, member, now)),
         }
     }
 }
@@ -197,15 +198,44 @@ impl BackendView {
 pub(super) struct DrainView {
     /// When whoever is left has to go, in RFC 3339; `null`: never.
     deadline: Option<String>,
+    /// The share of its clients that moves in a time, as in `5%/s`.
+    pace: String,
     /// Clients that used their pin here within the idle timeout.
     pins_left: u64,
-    /// When the last one is expected to be gone, in RFC 3339; `null` when there is no telling.
+    /// When the last one is expected to be gone, in RFC 3339; `null` when there is no telling, or nobody is left.
     eta: Option<String>,
+    /// Whether nobody is left: no pin, and no request under way.
+    drained: bool,
+    /// Since when, in RFC 3339.
+    drained_since: Option<String>,
 }
 
 impl DrainView {
-    fn of(drain: Drain, pins_left: u64, now: Now) -> Self {
-        Self { deadline: drain.deadline.and_then(|deadline| now.date(deadline)), pins_left, eta: None }
+    fn of(drain: Drain, pool: &Pool, member: &Member, now: Now) -> Self {
+        let pins_left = member.backend.active_pins();
+        let idle_timeout = pool.cookie.as_ref().map_or(Duration::ZERO, |cookie| cookie.idle_timeout);
+        let eta = drain.eta(pins_left, leaving(pool, member), idle_timeout, now.monotonic);
+        Self {
+            deadline: drain.deadline.and_then(|deadline| now.date(deadline)),
+            pace: drain.pace.to_string(),
+            pins_left,
+            eta: eta.and_then(|eta| now.date(eta)),
+            drained: drain.drained.is_some(),
+            drained_since: drain.drained.and_then(|drained| now.date(drained)),
+        }
+    }
+}
+
+/// How the clients of a draining backend leave it, as requests decide it one by one.
+fn leaving(pool: &Pool, member: &Member) -> Leaving {
+    let is_heir =
+        |other: &Member| other.backend.id() != member.backend.id() && other.backend.standing().is_available_for_new();
+    if !pool.members.iter().any(is_heir) {
+        return Leaving::Never;
+    }
+    match permit(pool.settings.sessions, HomeState::Draining) {
+        Permit::RehomePaced => Leaving::InTurn,
+        _ => Leaving::AtDeadline,
     }
 }
 

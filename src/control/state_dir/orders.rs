@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::config::Weight;
-use crate::pool::{AdminState, Backend};
+use crate::pool::{AdminState, Backend, DrainOrder, Pace};
 
 /// The same moment on two clocks: deadlines are kept on the one, and survive a restart on the other.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,9 @@ struct Order {
     /// Seconds since 1970; only while draining.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     drain_deadline: Option<u64>,
+    /// As in `5%/s`; only while draining.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drain_pace: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     weight: Option<WeightOrder>,
 }
@@ -59,9 +62,11 @@ impl Orders {
     pub fn collect<'a>(backends: impl IntoIterator<Item = &'a Backend>, now: Moment) -> Self {
         let mut orders = Self::default();
         for backend in backends {
+            let drain = backend.drain();
             let order = Order {
                 admin_state: backend.standing().admin.into(),
-                drain_deadline: backend.drain().and_then(|drain| drain.deadline).map(|due| to_wall(due, now)),
+                drain_deadline: drain.and_then(|drain| drain.deadline).map(|due| to_wall(due, now)),
+                drain_pace: drain.map(|drain| drain.pace.to_string()),
                 weight: backend.weight_order().map(|(ordered, instead_of)| WeightOrder { ordered, instead_of }),
             };
             if order.admin_state != State::Enabled || order.weight.is_some() {
@@ -74,15 +79,21 @@ impl Orders {
 
     /// Gives these backends their orders again, after the weights of the file were set.
     ///
-    /// A drain goes on with what is left of its time; one whose deadline passed meanwhile is due at once. Orders for
+    /// A drain goes on with what is left of its time, and its pins take their turns from now on; one whose deadline passed
+    /// meanwhile is due at once. A pace that is missing, or makes no sense, is the usual one. Orders for
     /// backends that are gone, and for weights that the file has changed since, are dropped.
     pub fn apply<'a>(&self, backends: impl IntoIterator<Item = &'a Backend>, now: Moment) {
         for backend in backends {
             let id = backend.id();
             let Some(order) = self.pools.get(&*id.pool).and_then(|pool| pool.get(&*id.name)) else { continue };
-            if order.admin_state != State::Enabled {
-                let deadline = order.drain_deadline.and_then(|due| from_wall(due, now));
-                backend.set_admin_state(order.admin_state.into(), deadline, now.instant);
+            match order.admin_state {
+                State::Enabled => {}
+                State::Draining => {
+                    let deadline = order.drain_deadline.and_then(|due| from_wall(due, now));
+                    let pace = order.drain_pace.as_ref().and_then(|pace| pace.parse().ok()).unwrap_or(Pace::DRAIN);
+                    backend.restore_drain(DrainOrder { deadline, pace }, now.instant);
+                }
+                State::Disabled => backend.set_admin_state(AdminState::Disabled, None, now.instant),
             }
             let Some(weight) = order.weight else { continue };
             let in_file = backend.weight_order().map_or_else(|| backend.weight(), |(_, in_file)| in_file);
@@ -114,16 +125,6 @@ impl From<AdminState> for State {
             AdminState::Enabled => Self::Enabled,
             AdminState::Draining => Self::Draining,
             AdminState::Disabled => Self::Disabled,
-        }
-    }
-}
-
-impl From<State> for AdminState {
-    fn from(state: State) -> Self {
-        match state {
-            State::Enabled => Self::Enabled,
-            State::Draining => Self::Draining,
-            State::Disabled => Self::Disabled,
         }
     }
 }
@@ -191,7 +192,7 @@ mod tests {
         process.backend("app2").order_weight(Some(50));
         process.backend("app3").set_admin_state(AdminState::Disabled, None, now);
         let expected = serde_json::json!({ "shop": {
-            "app1": { "admin_state": "draining", "drain_deadline": 1_000_601 },
+            "app1": { "admin_state": "draining", "drain_deadline": 1_000_601, "drain_pace": "5%/s" },
             "app2": { "weight": { "ordered": 50, "instead_of": 100 } },
             "app3": { "admin_state": "disabled" },
         }});
@@ -205,7 +206,8 @@ mod tests {
         let before = Process::start(1_000_000, &all);
         let now = before.now.instant;
         before.backend("app1").set_admin_state(AdminState::Draining, Some(now + Duration::from_secs(600)), now);
-        before.backend("app2").set_admin_state(AdminState::Draining, None, now);
+        let slow = "1%/m".parse().unwrap();
+        before.backend("app2").order_drain(DrainOrder { deadline: None, pace: slow }, now);
         before.backend("app2").order_weight(Some(0));
         before.backend("app3").set_admin_state(AdminState::Disabled, None, now);
 
@@ -213,7 +215,9 @@ mod tests {
         after.obey(&before.orders());
         let drain = after.backend("app1").drain().unwrap();
         assert_eq!(drain.deadline, Some(after.now.instant + Duration::from_secs(540)));
-        assert_eq!(after.backend("app2").drain().unwrap().deadline, None);
+        assert_eq!((drain.pace, drain.is_restored), (Pace::DRAIN, true));
+        let drain = after.backend("app2").drain().unwrap();
+        assert_eq!((drain.deadline, drain.pace), (None, slow));
         assert_eq!(after.backend("app2").weight(), 0);
         assert_eq!(after.backend("app3").standing().admin, AdminState::Disabled);
         assert_eq!(after.backend("app4").standing().admin, AdminState::Enabled);
@@ -250,12 +254,15 @@ mod tests {
             "app1": { "weight": { "ordered": u32::MAX, "instead_of": 1 } },
             "app2": { "admin_state": "draining", "drain_deadline": u64::MAX },
             "app3": { "drain_deadline": 5, "written_by": "a later version" },
+            "app4": { "admin_state": "draining", "drain_pace": "500%/s" },
         }}))
         .unwrap();
-        let process = Process::start(1_000_000, &[("app1", 1), ("app2", 1), ("app3", 1)]);
+        let process = Process::start(1_000_000, &[("app1", 1), ("app2", 1), ("app3", 1), ("app4", 1)]);
         process.obey(&orders);
         assert_eq!(process.backend("app1").weight(), 1);
         assert_eq!(process.backend("app2").drain().unwrap().deadline, None);
+        assert_eq!(process.backend("app2").drain().unwrap().pace, Pace::DRAIN, "written before paces were");
         assert_eq!(process.backend("app3").standing().admin, AdminState::Enabled);
+        assert_eq!(process.backend("app4").drain().unwrap().pace, Pace::DRAIN);
     }
 }

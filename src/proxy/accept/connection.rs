@@ -17,6 +17,7 @@ use hyper::service::service_fn;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::proxy::client_connection::{ClientConnection, Phase};
 use crate::proxy::forward::tunnel;
@@ -135,7 +136,10 @@ async fn run_tunnel(
     client: &ClientConnection,
     tunnel: crate::proxy::client_connection::Tunnel,
 ) {
-    let result = tunnel::run(io, early, tunnel.backend, &client.deadline, tunnel.idle).await;
+    let (backend, opened) = (&tunnel.slot.member().backend, Instant::now());
+    // A tunnel opened when its turn to leave had come is there because nobody else could have it, and stays.
+    let ends_at = || backend.drain_over_at(tunnel.pin_id).filter(|end| *end > opened);
+    let result = tunnel::run(io, early, tunnel.backend, &client.deadline, tunnel.idle, ends_at).await;
     if let Err(error) = result {
         tracing::debug!(peer = %client.peer, %error, "tunnel ended");
     }

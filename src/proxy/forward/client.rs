@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -17,12 +18,15 @@ use super::exchange::{Exchange, ExchangeError};
 use super::head::{HeadError, ReplyHead};
 use super::request_body::RequestBody;
 use crate::config::Timeouts;
-use crate::pool::{Failure, Member};
+use crate::pool::{AdminState, Backend, Failure, Member};
 use crate::proxy::deadline::{Deadline, Deadlines};
 
 /// An idle connection is closed after this long: sooner than common app servers close theirs, so that a request
 /// rarely meets a connection that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// One to a backend that is being drained is closed sooner; while its clients still come, it is of use.
+const DRAINING_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A request that must not be sent twice only uses a connection that was in use this recently.
 const FRESH: Duration = Duration::from_secs(1);
@@ -43,9 +47,17 @@ const INTERIM_LIMIT: u32 = 64;
 #[derive(Debug)]
 pub struct Client {
     clock: Rc<Deadlines>,
-    /// By the backend's serial number; the youngest is last, and is used first.
-    idle: RefCell<Vec<Vec<(SocketAddr, Connection)>>>,
+    /// By the backend's serial number.
+    idle: RefCell<Vec<Idle>>,
     buffers: RefCell<Vec<Vec<u8>>>,
+}
+
+/// The idle connections to one backend.
+#[derive(Debug, Default)]
+struct Idle {
+    backend: Weak<Backend>,
+    /// The youngest is last, and is used first.
+    connections: Vec<(SocketAddr, Connection)>,
 }
 
 /// Why an attempt failed before a reply began.
@@ -188,29 +200,39 @@ impl Client {
     pub fn put_back(&self, member: &Member, exchange: Box<Exchange>) {
         let Some((mut connection, buffer)) = exchange.into_reusable() else { return };
         self.keep_buffer(buffer);
+        if idle_timeout(&member.backend).is_zero() {
+            return;
+        }
         connection.idle_since = self.clock.coarse_now();
         let mut idle = self.idle.borrow_mut();
         let serial = member.backend.serial() as usize;
         if idle.len() <= serial {
-            idle.resize_with(serial + 1, Vec::new);
+            idle.resize_with(serial + 1, Idle::default);
         }
-        if idle[serial].len() < IDLE_LIMIT {
-            idle[serial].push((member.address, connection));
+        let idle = &mut idle[serial];
+        if idle.connections.is_empty() {
+            idle.backend = Arc::downgrade(&member.backend);
+        }
+        if idle.connections.len() < IDLE_LIMIT {
+            idle.connections.push((member.address, connection));
         }
     }
 
-    /// Closes connections that have been idle for too long. Called about once a second.
+    /// Closes connections that have been idle for too long, and all to a backend that is to be shut down. Called about
+    /// once a second.
     pub fn sweep(&self, now: Instant) {
-        for idle in self.idle.borrow_mut().iter_mut() {
+        for idle in self.idle.borrow_mut().iter_mut().filter(|idle| !idle.connections.is_empty()) {
+            let timeout = idle.backend.upgrade().map_or(Duration::ZERO, |backend| idle_timeout(&backend));
             // Put back in order of time, so the old ones are in front.
-            let old = idle.partition_point(|(_, connection)| now.duration_since(connection.idle_since) >= IDLE_TIMEOUT);
-            idle.drain(..old);
+            let is_old = |since: Instant| now.saturating_duration_since(since) >= timeout;
+            let old = idle.connections.partition_point(|(_, connection)| is_old(connection.idle_since));
+            idle.connections.drain(..old);
         }
     }
 
     fn take_idle(&self, member: &Member, is_idempotent: bool) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        let idle = idle.get_mut(member.backend.serial() as usize)?;
+        let idle = &mut idle.get_mut(member.backend.serial() as usize)?.connections;
         while let Some((address, connection)) = idle.pop() {
             // An idle connection to where the backend was before a reload is of no use.
             if address != member.address || connection.is_stale() {
@@ -244,6 +266,17 @@ impl Client {
             buffer.clear();
             buffers.push(buffer);
         }
+    }
+}
+
+/// How long a connection to this backend may be idle: not at all once nobody is to come any more, so that its server can
+/// be shut down.
+fn idle_timeout(backend: &Backend) -> Duration {
+    match backend.standing().admin {
+        AdminState::Enabled => IDLE_TIMEOUT,
+        AdminState::Draining if backend.is_drained() => Duration::ZERO,
+        AdminState::Draining => DRAINING_IDLE_TIMEOUT,
+        AdminState::Disabled => Duration::ZERO,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Bytes both ways after `101 Switching Protocols`, until both sides are done or nothing moves for too long.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -8,6 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::exchange::Exchange;
 use crate::proxy::deadline::Deadline;
@@ -28,36 +30,60 @@ impl BackendEnd {
     }
 }
 
-/// Copies until both directions have ended; `early` is what the client sent behind its own head.
+/// Copies until both directions have ended; `early` is what the client sent behind its own head. `ends_at` tells when it
+/// has to end whether anything moves or not; it is asked whenever the task is woken, by [`Deadlines::wake_all`] too.
 ///
 /// # Errors
-/// When either side breaks, or nothing moves for `idle` (`TimedOut`).
+/// When either side breaks, nothing moves for `idle`, or it had to end (both `TimedOut`).
+///
+/// [`Deadlines::wake_all`]: crate::proxy::deadline::Deadlines::wake_all
 pub async fn run(
     client: impl AsyncRead + AsyncWrite + Unpin,
     early: Bytes,
     backend: BackendEnd,
     deadline: &Deadline,
     idle: Duration,
+    ends_at: impl Fn() -> Option<Instant>,
 ) -> io::Result<(u64, u64)> {
-    deadline.set(idle);
-    let mut client = End { io: client, early, deadline, idle };
-    let mut backend = End { io: backend.io, early: backend.early, deadline, idle };
+    let patience = Patience { deadline, idle, end: Cell::new(ends_at()) };
+    patience.renew();
+    let mut client = End { io: client, early, patience: &patience };
+    let mut backend = End { io: backend.io, early: backend.early, patience: &patience };
     let mut copy = pin!(tokio::io::copy_bidirectional(&mut client, &mut backend));
     let result = std::future::poll_fn(|cx| match copy.as_mut().poll(cx) {
         Poll::Ready(result) => Poll::Ready(result),
-        Poll::Pending => deadline.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+        Poll::Pending => {
+            let end = ends_at();
+            if patience.end.replace(end) != end {
+                patience.renew();
+            }
+            deadline.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        }
     })
     .await;
     deadline.clear();
     result
 }
 
+/// How long a tunnel goes on.
+struct Patience<'a> {
+    deadline: &'a Deadline,
+    idle: Duration,
+    end: Cell<Option<Instant>>,
+}
+
+impl Patience<'_> {
+    /// Something moved.
+    fn renew(&self) {
+        self.deadline.set_before(self.idle, self.end.get());
+    }
+}
+
 /// One end: gives what was read before first, and puts the deadline off whenever something comes.
 struct End<'a, S> {
     io: S,
     early: Bytes,
-    deadline: &'a Deadline,
-    idle: Duration,
+    patience: &'a Patience<'a>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for End<'_, S> {
@@ -71,7 +97,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for End<'_, S> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         if buf.filled().len() > before {
-            self.deadline.set(self.idle);
+            self.patience.renew();
         }
         Poll::Ready(Ok(()))
     }
