@@ -1,6 +1,8 @@
-//! A session app server by itself: logins in its own memory, and endpoints to try a balancer with.
+//! A session app server by itself: logins kept in each of the ways that a pool's `sessions` names, and endpoints to try
+//! a balancer with.
 //!
-//! `cargo run --example session_server -- --name app1 --port 9101`
+//! `cargo run --example session_server -- --name app1 --port 9101` keeps them in its own memory; `--help` says how to
+//! share them.
 
 mod support;
 
@@ -10,7 +12,7 @@ use clap::Parser;
 use support::session_process::{self, Arguments};
 
 #[derive(Parser)]
-#[command(about = "A small app server that keeps logins in its own memory")]
+#[command(about = "A small app server that keeps logins, by itself or with others")]
 struct Command {
     #[command(flatten)]
     server: Arguments,

@@ -13,6 +13,8 @@ pub mod port;
 
 pub mod session_app;
 
+pub mod session_arguments;
+
 pub mod session_process;
 
 pub mod until;

@@ -2,34 +2,17 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use clap::Args;
-
 use super::port::ReservedPort;
 use super::session_app::SessionApp;
+pub use super::session_arguments::Arguments;
 use super::until::until;
-
-/// What a session server is told on its command line.
-#[derive(Args, Clone, Debug)]
-pub struct Arguments {
-    /// Its name, given back in every reply.
-    #[arg(long, default_value = "app1")]
-    name: String,
-
-    /// Port on 127.0.0.1; 0 lets the system choose.
-    #[arg(long, default_value_t = 0)]
-    port: u16,
-
-    /// Ends when standard input does, and so with the process at its other end.
-    #[arg(long, hide = true)]
-    stop_with_stdin: bool,
-}
 
 const LISTENING: &str = "listening on ";
 
@@ -41,8 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// The port cannot be bound.
 pub fn run(arguments: &Arguments) -> io::Result<()> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
-    let app = SessionApp::start(&arguments.name, address)
+    let address = arguments.address();
+    let app = SessionApp::start_with(arguments.settings(), address)
         .map_err(|error| io::Error::new(error.kind(), format!("listening on {address}: {error}")))?;
     writeln!(io::stdout(), "{LISTENING}{}", app.address())?;
     if arguments.stop_with_stdin {
@@ -70,13 +53,48 @@ impl SessionProcess {
     /// # Errors
     /// It cannot be started, or ended at once.
     pub fn start(program: &Path, subcommand: Option<&str>, name: &str) -> io::Result<Self> {
+        Self::start_with(program, subcommand, name, &[])
+    }
+
+    /// As [`SessionProcess::start`], with more [`Arguments`]. `{name}` in them stands for its name.
+    ///
+    /// # Errors
+    /// It cannot be started, or ended at once.
+    pub fn start_with(program: &Path, subcommand: Option<&str>, name: &str, more: &[&str]) -> io::Result<Self> {
+        let mut process = Self::prepare(program, subcommand, name, more)?;
+        process.restart()?;
+        Ok(process)
+    }
+
+    /// As [`SessionProcess::start_with`], a server for each name, each with all the others for peers.
+    ///
+    /// # Errors
+    /// One cannot be started, or ended at once.
+    pub fn start_cluster<const N: usize>(
+        program: &Path,
+        subcommand: Option<&str>,
+        names: [&str; N],
+        more: &[&str],
+    ) -> io::Result<Vec<Self>> {
+        // Every one has its port before the first is told of the others.
+        let prepared = names.iter().map(|name| Self::prepare(program, subcommand, name, more));
+        let mut processes = prepared.collect::<io::Result<Vec<_>>>()?;
+        let addresses: Vec<String> = processes.iter().map(|it| format!("{}={}", it.name, it.address())).collect();
+        for (own, process) in processes.iter_mut().enumerate() {
+            let peers = addresses.iter().enumerate().filter(|(peer, _)| *peer != own);
+            process.arguments.extend(peers.flat_map(|(_, address)| ["--peer".to_owned(), address.clone()]));
+            process.restart()?;
+        }
+        Ok(processes)
+    }
+
+    fn prepare(program: &Path, subcommand: Option<&str>, name: &str, more: &[&str]) -> io::Result<Self> {
         let port = ReservedPort::new()?;
         let mut arguments: Vec<String> = subcommand.into_iter().map(str::to_owned).collect();
         let own_port = port.address().port().to_string();
         arguments.extend(["--name", name, "--port", &own_port, "--stop-with-stdin"].map(str::to_owned));
-        let mut process = Self { program: program.to_owned(), arguments, name: name.to_owned(), port, child: None };
-        process.restart()?;
-        Ok(process)
+        arguments.extend(more.iter().map(|argument| argument.replace("{name}", name)));
+        Ok(Self { program: program.to_owned(), arguments, name: name.to_owned(), port, child: None })
     }
 
     /// Its name.
@@ -129,7 +147,7 @@ impl SessionProcess {
         self.signal("CONT")
     }
 
-    /// Kills it if it runs, and starts it on the same port with an empty memory.
+    /// Kills it if it runs, and starts it on the same port with an empty memory and the same arguments.
     ///
     /// # Errors
     /// It cannot be started, or ended at once.

@@ -41,6 +41,10 @@ mod routing;
 
 mod session_app;
 
+mod session_copies;
+
+mod session_ids;
+
 mod shop;
 
 mod stop;

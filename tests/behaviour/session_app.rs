@@ -36,6 +36,10 @@ async fn a_browser_logs_in_with_the_form_and_no_name_becomes_markup() {
     let reply = browser.send(form).await.unwrap();
     assert_eq!((reply.status.as_u16(), reply.header("location")), (303, "/"));
     assert!(browser.get("/").await.unwrap().text().contains("You are <b>&lt;b&gt;</b>"));
+    let logout = http::Request::post("/logout").header("Accept", "text/html").body("".into()).unwrap();
+    let reply = browser.send(logout).await.unwrap();
+    assert_eq!((reply.status.as_u16(), reply.header("location")), (303, "/"));
+    assert!(browser.get("/").await.unwrap().text().contains("You are not logged in"));
 }
 
 #[tokio::test]

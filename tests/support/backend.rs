@@ -52,8 +52,29 @@ impl BackendProcess {
     /// # Panics
     /// When it cannot be started.
     pub fn start(name: &str) -> Self {
+        Self::start_with(name, &[])
+    }
+
+    /// As [`BackendProcess::start`], with more of the example's arguments. `{name}` in them stands for its name.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_with(name: &str, arguments: &[&str]) -> Self {
         let program = example("session_server");
-        Self(SessionProcess::start(&program, None, name).unwrap_or_else(|error| panic!("{error}")))
+        let process = SessionProcess::start_with(&program, None, name, arguments);
+        Self(process.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// As [`BackendProcess::start_with`], several that know one another, in the order of their names:
+    /// `BackendProcess::cluster(["one", "two"], &["--sessions", "replicated", "--route", "{name}"])`.
+    ///
+    /// # Panics
+    /// When one of them cannot be started.
+    pub fn cluster<const N: usize>(names: [&str; N], arguments: &[&str]) -> [Self; N] {
+        let program = example("session_server");
+        let started = SessionProcess::start_cluster(&program, None, names, arguments);
+        let mut processes = started.unwrap_or_else(|error| panic!("{error}")).into_iter().map(Self);
+        names.map(|_| processes.next().expect("there is one for each name"))
     }
 
     /// Its line in a pool's `backends`.

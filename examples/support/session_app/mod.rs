@@ -1,10 +1,11 @@
-//! A small app server that keeps logins in its own memory: what Stickpin stands in front of in the demo and the tests.
+//! A small app server that keeps logins: what Stickpin stands in front of in the demo and the tests.
 //!
 //! | Request | Reply |
 //! |---|---|
 //! | `GET /` | a page for a browser: who am I, which server answered, a form to log in |
-//! | `POST /login?user=NAME` | begins a session in this server's memory, its id in the cookie `APPSESSION` |
-//! | `GET /whoami` | `user` or null, `visits` of the session, `session` `none`, `known` or `unknown` here; 200 in any case |
+//! | `POST /login?user=NAME` | begins a session, its id in the cookie `APPSESSION`; `copied_to` as below |
+//! | `POST /logout` | ends the session wherever it is kept, takes the cookie back, and says `Stickpin-Pin: release` |
+//! | `GET /whoami` | `user` or null, `visits` of the session, `session` `none`, `known` or `unknown` here, `heir` as the request's `Stickpin-Heir` says or null, `copied_to` the peer that has a copy of this very state or null; 200, or 503 when a shared store does not answer |
 //! | `GET /health` | 200, or what [`SessionApp::answer_health_with`] said; `X-Instance` names this life of the server |
 //! | `GET /echo` (any method) | the request's head as it arrived here, and the length of its body |
 //! | `POST /upload` | length and [`Checksum`] of the body |
@@ -15,18 +16,46 @@
 //!
 //! JSON replies say which server they are from: `served_by`. It runs on a thread of its own, so that a test may block
 //! while it answers.
+//!
+//! Sessions are kept in one of four ways, [`Keeping`], named as a pool's `sessions`:
+//!
+//! | | a login or visit is | a server that starts | a server that is asked for one it did not begin |
+//! |---|---|---|---|
+//! | `local` | in this server's memory | knows none | `unknown` |
+//! | `replicated` | copied to every peer before the reply | fetches all from its peers before it answers | `known` |
+//! | `backup` | copied to the peer that `Stickpin-Heir` names before the reply | knows none | adopts it if it has a copy: tells all others to drop it; two that do so at once lose it |
+//! | `external` | in Redis | knows all | `known` |
+//!
+//! A peer that does not answer costs one time-out of a second and is left out, until it answers again. Peers talk under
+//! `/_sessions` on the same port; for requests that came through a proxy there is no such page.
+//!
+//! An id is read from the cookie, or else from `;jsessionid=ID` in the path or `?sid=ID`. [`Ids`] can name another
+//! cookie, a header instead of it, and a route: `ID.NAME` or `ID!NAME!HEIR`. Sessions are looked up by the bare id, and
+//! a client whose id names another server than the one that answers is given the right one.
 
-mod body;
-
-mod counts;
+mod settings;
 
 mod handle;
 
+mod visit;
+
+mod ids;
+
+mod sessions;
+
 mod logins;
+
+mod copies;
 
 mod page;
 
 mod parameters;
+
+mod reply;
+
+mod body;
+
+mod counts;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -47,7 +76,8 @@ use tokio::time::{sleep, timeout};
 
 pub use body::{Checksum, pattern};
 use handle::{App, handle};
-pub use logins::COOKIE;
+pub use ids::{COOKIE, Carrier, Ids, Route, Separator};
+pub use settings::{Keeping, PeerAddress, Settings};
 
 /// A running session app. Dropping it stops it at once.
 #[derive(Debug)]
@@ -70,21 +100,29 @@ enum Stop {
 }
 
 impl SessionApp {
-    /// Listens on `address`, port 0 for any, and answers when this returns.
+    /// Listens on `address`, port 0 for any, and answers when this returns. Its sessions are in its own memory.
     ///
     /// # Errors
     /// The address cannot be bound.
     pub fn start(name: &str, address: SocketAddr) -> io::Result<Self> {
+        Self::start_with(Settings::local(name), address)
+    }
+
+    /// As [`SessionApp::start`], with its sessions where the settings say. It answers once it has met its peers.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub fn start_with(settings: Settings, address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
-        let app = Arc::new(App::new(name));
+        let app = Arc::new(App::new(settings));
         let life = Some(Life::begin(listener, Arc::clone(&app))?);
         Ok(Self { address, app, life })
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.app.name
+        self.app.name()
     }
 
     /// Where it listens, or did before it was stopped.
@@ -134,7 +172,7 @@ impl SessionApp {
     pub fn restart(&mut self) -> io::Result<()> {
         self.stop();
         let listener = TcpListener::bind(self.address)?;
-        self.app = Arc::new(App::new(&self.app.name));
+        self.app = Arc::new(App::new(self.app.settings.clone()));
         self.life = Some(Life::begin(listener, Arc::clone(&self.app))?);
         Ok(())
     }
@@ -159,7 +197,7 @@ impl Life {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         // The runtime ends with the thread, and with it every task and its socket.
-        let thread = thread::Builder::new().name(app.name.clone()).spawn(move || {
+        let thread = thread::Builder::new().name(app.name().to_owned()).spawn(move || {
             runtime.block_on(async {
                 if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {
                     serve(listener, app, stopped).await;
@@ -172,6 +210,7 @@ impl Life {
 
 async fn serve(listener: tokio::net::TcpListener, app: Arc<App>, mut stopped: oneshot::Receiver<Stop>) {
     let mut connections = JoinSet::new();
+    connections.spawn(join(Arc::clone(&app)));
     let (finish, finishing) = watch::channel(());
     let stop = loop {
         tokio::select! {
@@ -191,6 +230,11 @@ async fn serve(listener: tokio::net::TcpListener, app: Arc<App>, mut stopped: on
         drop(finish);
         let _ = timeout(within, async { while connections.join_next().await.is_some() {} }).await;
     }
+}
+
+/// A peer that nobody asks anything has to be met too: it gets copies.
+async fn join(app: Arc<App>) {
+    app.join().await;
 }
 
 /// Until `finishing` has lost its sender, or the connection ends.
