@@ -3,6 +3,8 @@
 //! A value that could not be read was reported by the reader; here its default stands in for it, so that the rest can be
 //! checked. Nothing is returned unless nothing was reported.
 
+mod affinity;
+
 mod front;
 
 mod health;

@@ -1,4 +1,4 @@
-//! Pools, their backends and their affinity.
+//! Pools and their backends.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -6,18 +6,17 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use super::affinity::affinity;
 use super::health::health;
 use super::{items, non_zero, not_empty, secs, time};
 use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
-    BackendAddress, BackendName, CookieDomain, CookieName, CookiePath, NonZeroTime, Percent, RequestTarget, Weight,
-    is_pool_name, written,
+    BackendAddress, BackendName, CookieName, NonZeroTime, Percent, RequestTarget, Weight, is_pool_name,
 };
-use crate::config::words::{LostWord, Off};
+use crate::config::words::LostWord;
 use crate::config::{
-    Affinity, Backend, Balance, CookieAffinity, OnSessionLost, PinOn, Pool, Rehome, Retry, SameSite, Secure, Sessions,
-    Timeouts, WhenUnavailable, yaml,
+    Affinity, Backend, Balance, OnSessionLost, Pool, Rehome, Retry, Sessions, Timeouts, WhenUnavailable, yaml,
 };
 
 /// The pools by name, those included that could not be read.
@@ -92,73 +91,6 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         retry: retry(yaml.retry.or(yaml::Retry::default())),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
         backends: backends(report, &at.key("backends"), yaml.backends),
-    }
-}
-
-fn affinity(report: &Report<'_>, at: &Path<'_>, given: Given<Short<Off, yaml::Affinity>>) -> Affinity {
-    match given.option() {
-        Some(Short::Short(_)) => Affinity::Off,
-        Some(Short::Full(yaml)) => {
-            Affinity::Cookie(cookie(report, &at.key("cookie"), yaml.cookie.or(yaml::Cookie::default())))
-        }
-        None => Affinity::Cookie(cookie(report, &at.key("cookie"), yaml::Cookie::default())),
-    }
-}
-
-fn cookie(report: &Report<'_>, at: &Path<'_>, yaml: yaml::Cookie) -> CookieAffinity {
-    let lives_known = !yaml.idle_timeout.is_wrong() && !yaml.max_lifetime.is_wrong();
-    let idle_given = !yaml.idle_timeout.is_missing();
-    let rules_known = !yaml.secure.is_wrong() && !yaml.path.is_wrong();
-    let cookie = CookieAffinity {
-        name: yaml.name.option().map_or_else(|| "stickpin".into(), |CookieName(name)| name),
-        idle_timeout: non_zero(yaml.idle_timeout, secs(30 * 60)),
-        max_lifetime: non_zero(yaml.max_lifetime, secs(12 * 3600)),
-        domain: yaml.domain.option().map(|CookieDomain(domain)| domain),
-        path: yaml.path.option().map_or_else(|| "/".into(), |CookiePath(path)| path),
-        secure: yaml.secure.or(Secure::Auto),
-        http_only: yaml.http_only.or(true),
-        same_site: yaml.same_site.or(SameSite::Lax),
-        pin_on: yaml.pin_on.or(PinOn::FirstRequest),
-        persistent: yaml.persistent.or(false),
-    };
-    if lives_known && cookie.idle_timeout > cookie.max_lifetime {
-        if idle_given {
-            let most = written(cookie.max_lifetime);
-            report.expected(&at.key("idle_timeout"), format!("at most max_lifetime, which is {most}"));
-        } else {
-            let least = written(cookie.idle_timeout);
-            report.expected(&at.key("max_lifetime"), format!("at least idle_timeout, which is {least}"));
-        }
-    }
-    if rules_known {
-        browser_rules(report, at, &cookie);
-    }
-    cookie
-}
-
-/// Combinations that browsers refuse in silence: the client would come back without its pin each time.
-fn browser_rules(report: &Report<'_>, at: &Path<'_>, cookie: &CookieAffinity) {
-    // Browsers ignore the case of the prefixes.
-    let has_prefix =
-        |prefix: &str| cookie.name.get(..prefix.len()).is_some_and(|name| name.eq_ignore_ascii_case(prefix));
-    let is_host_only = has_prefix("__Host-");
-    if cookie.secure == Secure::Never {
-        let why = match cookie.same_site {
-            _ if is_host_only => Some("a name that begins with __Host-"),
-            _ if has_prefix("__Secure-") => Some("a name that begins with __Secure-"),
-            SameSite::None => Some("same_site: none"),
-            SameSite::Lax | SameSite::Strict => None,
-        };
-        if let Some(why) = why {
-            report.expected(&at.key("secure"), format!("always or auto, because browsers ask it of {why}"));
-        }
-    }
-    if is_host_only && cookie.path.as_ref() != "/" {
-        report.expected(&at.key("path"), "/, because browsers ask it of a name that begins with __Host-");
-    }
-    if is_host_only && cookie.domain.is_some() {
-        report
-            .expected(&at.key("domain"), "no domain, because browsers refuse one with a name that begins with __Host-");
     }
 }
 
