@@ -9,6 +9,8 @@ mod front;
 
 mod health;
 
+mod pin_store;
+
 mod pool;
 
 mod route;
@@ -48,6 +50,7 @@ fn check(report: &Report<'_>, file: yaml::File) -> Config {
         workers: file.workers.option().and_then(|workers| NonZeroUsize::new(workers.get() as usize)),
         state_dir: file.state_dir.option().map(|FilePath(path)| path),
         cookie_keys_file: file.cookie_keys_file.option().map(|FilePath(path)| path),
+        pin_store: pin_store::pin_store(report, &top.key("pin_store"), file.pin_store.or(yaml::PinStore::default())),
         stop_deadline: time(file.stop_deadline, secs(30)),
         trusted_proxies: items(report, &top.key("trusted_proxies"), file.trusted_proxies, "a network")
             .into_iter()

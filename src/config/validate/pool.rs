@@ -12,11 +12,12 @@ use super::{items, non_zero, not_empty, secs, time};
 use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
-    BackendAddress, BackendName, CookieName, NonZeroTime, Percent, RequestTarget, Weight, is_pool_name,
+    BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Weight, is_pool_name,
 };
-use crate::config::words::LostWord;
+use crate::config::words::{LostWord, Off};
 use crate::config::{
-    Affinity, Backend, Balance, OnSessionLost, Pool, Rehome, Retry, Sessions, Timeouts, WhenUnavailable, yaml,
+    Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Rebalance, Rehome, Retry, Sessions, Timeouts,
+    WhenUnavailable, yaml,
 };
 
 /// The pools by name, those included that could not be read.
@@ -80,6 +81,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         Affinity::Cookie(_) | Affinity::AppSession(_) => Balance::LeastPins,
         Affinity::Hash(_) | Affinity::Off => Balance::TwoChoices,
     };
+    let names_in_ids = NamesInIds::of(&affinity);
     Pool {
         name: name.into(),
         sessions: yaml.sessions.or(Sessions::Local),
@@ -87,10 +89,50 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         balance: yaml.balance.or(balance),
         affinity,
         rehome: rehome(report, &at.key("rehome"), yaml.rehome.or(yaml::Rehome::default())),
+        rebalance: rebalance(yaml.rebalance),
+        drain_pace: yaml.drain.or(yaml::Drain::default()).pace.or(Pace::percent_per(5, 's')),
         health: health(report, &at.key("health"), yaml.health),
         retry: retry(yaml.retry.or(yaml::Retry::default())),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
-        backends: backends(report, &at.key("backends"), yaml.backends),
+        backends: backends(report, &at.key("backends"), yaml.backends, names_in_ids),
+    }
+}
+
+/// How names of backends stand in session ids, and so what they must not hold.
+#[derive(Clone, Copy)]
+enum NamesInIds {
+    /// Not at all.
+    None,
+    /// The route, after this separator.
+    Suffix(char),
+    /// The name, in front of a `~` in a cookie.
+    Prefix,
+}
+
+impl NamesInIds {
+    fn of(affinity: &Affinity) -> Self {
+        match affinity {
+            Affinity::AppSession(session) => match session.home_by {
+                HomeBy::Learn => Self::None,
+                HomeBy::RouteSuffix(separator) => Self::Suffix(separator),
+                HomeBy::Prefix => Self::Prefix,
+            },
+            Affinity::Cookie(_) | Affinity::Hash(_) | Affinity::Off => Self::None,
+        }
+    }
+
+    /// What a name should be instead, when it could not be found again in a session id.
+    fn problem(self, name: &str, route: &str) -> Option<String> {
+        match self {
+            Self::Suffix(separator) if route.contains(separator) => {
+                Some(format!("a name or route without {separator}, which stands between the session id and the route"))
+            }
+            // The last three would end a value or its quotes for some readers of cookies.
+            Self::Prefix if name.contains(['~', ';', ',', '"', '\\']) => {
+                Some("a name without ~ ; , \" and \\, because it stands in the value of the app's cookie".to_owned())
+            }
+            Self::None | Self::Suffix(_) | Self::Prefix => None,
+        }
     }
 }
 
@@ -98,6 +140,7 @@ fn rehome(report: &Report<'_>, at: &Path<'_>, yaml: yaml::Rehome) -> Rehome {
     Rehome {
         when_unavailable: yaml.when_unavailable.or(WhenUnavailable::Rehome),
         wait: time(yaml.wait, secs(0)),
+        gate: time(yaml.gate, secs(5)),
         hold_home: time(yaml.hold_home, secs(10 * 60)),
         on_session_lost: on_session_lost(report, &at.key("on_session_lost"), yaml.on_session_lost),
     }
@@ -123,6 +166,15 @@ fn on_session_lost(
     }
 }
 
+fn rebalance(given: Given<Short<Off, yaml::Rebalance>>) -> Option<Rebalance> {
+    let Some(Short::Full(yaml)) = given.option() else { return None };
+    Some(Rebalance {
+        when_above: yaml.when_above.option().map_or(1.25, |Ratio(ratio)| ratio),
+        pace: yaml.pace.or(Pace::percent_per(1, 'm')),
+        idle_for: time(yaml.idle_for, secs(30)),
+    })
+}
+
 fn retry(yaml: yaml::Retry) -> Retry {
     Retry {
         attempts: yaml.attempts.option().map_or(2, |attempts| attempts.get()),
@@ -145,10 +197,12 @@ fn backends(
     report: &Report<'_>,
     path: &Path<'_>,
     given: Given<Vec<Given<Short<BackendAddress, yaml::Backend>>>>,
+    names_in_ids: NamesInIds,
 ) -> Vec<Backend> {
     not_empty(report, path, &given, "at least one backend");
     let mut first_at: HashMap<SocketAddr, usize> = HashMap::new();
     let mut first_named: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut first_routed: HashMap<Arc<str>, usize> = HashMap::new();
     let mut backends = Vec::new();
     let mut all_known = true;
     for (index, item) in items(report, path, given, "a backend") {
@@ -170,20 +224,37 @@ fn backends(
         if first != index {
             report.expected(&address_path, format!("an address of its own, not that of backends[{first}]"));
         }
+        let given_route = yaml.route.option().map(|BackendName(route)| route);
         let name = given_name.clone().or_else(|| address.map(|BackendAddress(address)| address.to_string().into()));
         if let Some(name) = &name {
+            let name_path = if given_name.is_some() { at.key("name") } else { address_path };
             let named = *first_named.entry(name.clone()).or_insert(index);
             // Without a name of its own, the address is to blame, and that was said.
             if named != index && (given_name.is_some() || first == index) {
-                let name_path = if given_name.is_some() { at.key("name") } else { address_path };
                 report.expected(&name_path, format!("a name of its own, not that of backends[{named}]"));
+            }
+            let route = given_route.clone().unwrap_or_else(|| name.clone());
+            let route_path = if given_route.is_some() { at.key("route") } else { name_path };
+            let routed = *first_routed.entry(route.clone()).or_insert(index);
+            if routed != index && (given_route.is_some() || named == index) {
+                report.expected(&route_path, format!("a route of its own, not that of backends[{routed}]"));
+            }
+            if let Some(expected) = names_in_ids.problem(name, &route) {
+                let is_route = matches!(names_in_ids, NamesInIds::Suffix(_));
+                report.expected(if is_route { &route_path } else { &name_path }, expected);
             }
         }
         let (Some(name), Some(BackendAddress(address))) = (name, address) else {
             all_known = false;
             continue;
         };
-        backends.push(Backend { name, address, weight: yaml.weight.or(Weight::default()) });
+        backends.push(Backend {
+            name,
+            address,
+            weight: yaml.weight.or(Weight::default()),
+            route: given_route,
+            max_pins: yaml.max_pins.option().map(|most| most.get().into()),
+        });
     }
     if all_known && !backends.is_empty() && backends.iter().all(|backend| backend.weight.get() == 0) {
         let message =
