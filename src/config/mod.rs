@@ -32,7 +32,7 @@ use ipnet::IpNet;
 
 pub use problem::{Problem, Problems};
 pub use schema::schema;
-pub use units::{Percent, Weight, duration};
+pub use units::{Pace, Percent, Weight, duration};
 
 /// Everything the file says, with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +43,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// File with the ring of cookie keys; relative paths are relative to the configuration file's folder.
     pub cookie_keys_file: Option<PathBuf>,
+    /// Where pins by the app's own session id are kept.
+    pub pin_store: PinStore,
     /// How long a stop may take before what is left is cut off.
     pub stop_deadline: Duration,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
@@ -143,6 +145,10 @@ pub struct Pool {
     pub affinity: Affinity,
     /// What happens to a pin whose home cannot serve it.
     pub rehome: Rehome,
+    /// When pins of healthy backends are moved to even out load; `None` means never.
+    pub rebalance: Option<Rebalance>,
+    /// How fast a drain moves the pins that may be moved: a share of those there were when it began.
+    pub drain_pace: Pace,
     /// Probes and thresholds.
     pub health: Health,
     /// When a request is tried again.
@@ -162,6 +168,10 @@ pub struct Backend {
     pub address: SocketAddr,
     /// Relative share; 0 means pinned clients only.
     pub weight: Weight,
+    /// What the app calls it in session ids; its name when `None`. Unique in the pool, names of others included.
+    pub route: Option<Arc<str>>,
+    /// Active pins beyond which it gets no new client; `None` for no bound.
+    pub max_pins: Option<u64>,
 }
 
 /// Where the app keeps its sessions.
@@ -384,10 +394,24 @@ pub struct Rehome {
     pub when_unavailable: WhenUnavailable,
     /// A pinned request waits this long for its home first.
     pub wait: Duration,
+    /// With [`Sessions::Backup`], the parallel requests of one client wait at most this long for the reply to the first
+    /// one at a new home; zero means not at all.
+    pub gate: Duration,
     /// How long a home that is out of reach, and may still hold its sessions, is remembered.
     pub hold_home: Duration,
     /// What a client gets whose session is lost, once.
     pub on_session_lost: OnSessionLost,
+}
+
+/// When pins of healthy backends are moved to even out load.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rebalance {
+    /// A backend gives pins away while it has this many times its share: 1.05 to 10.
+    pub when_above: f64,
+    /// How fast, as a share of the pool's pins.
+    pub pace: Pace,
+    /// A pin is moved only when its client has been silent for this long.
+    pub idle_for: Duration,
 }
 
 /// See [`Rehome::on_session_lost`].

@@ -10,6 +10,8 @@ use super::*;
 
 const QUICKSTART: &str = include_str!("../../config/quickstart.yaml");
 const STICKY_COOKIE: &str = include_str!("../../config/sticky-cookie.yaml");
+const APP_SESSION: &str = include_str!("../../config/app-session.yaml");
+const CONSISTENT_HASH: &str = include_str!("../../config/consistent-hash.yaml");
 const REFERENCE: &str = include_str!("../../config/reference.yaml");
 
 /// A valid file around the settings of its only pool.
@@ -55,10 +57,45 @@ fn the_sticky_cookie_file_says_what_it_seems_to_say() {
 }
 
 #[test]
+fn the_app_session_file_says_what_it_seems_to_say() {
+    let config = parse(APP_SESSION);
+    let session = |pool: usize| match &config.pools[pool].affinity {
+        Affinity::AppSession(session) => session,
+        other => panic!("{other:?}"),
+    };
+    let sources = [SessionSource::Cookie("JSESSIONID".into()), SessionSource::PathParameter("jsessionid".into())];
+    assert_eq!((session(0).sources.as_slice(), session(0).home_by), (sources.as_slice(), HomeBy::Learn));
+    let header = SessionSource::Header(http::HeaderName::from_static("mcp-session-id"));
+    assert_eq!(session(1).sources, [header]);
+    assert_eq!(session(2).home_by, HomeBy::RouteSuffix('.'));
+    assert_eq!(config.pools[2].backends[1].route.as_deref(), Some("node2"));
+    assert_eq!(config.pools[0].balance, Balance::LeastPins);
+    assert_eq!(config.pin_store, PinStore { max_pins: 1_000_000, max_pins_per_client: 10_000, redis: None });
+}
+
+#[test]
+fn the_consistent_hash_file_says_what_it_seems_to_say() {
+    let config = parse(CONSISTENT_HASH);
+    let hash = |pool: usize| match &config.pools[pool].affinity {
+        Affinity::Hash(hash) => hash,
+        other => panic!("{other:?}"),
+    };
+    let token = TokenSource::Header(http::header::AUTHORIZATION);
+    let keys = [
+        KeySource::Header(http::HeaderName::from_static("x-tenant")),
+        KeySource::JwtClaim { claim: "tenant".into(), token },
+        KeySource::ClientAddress { ipv4_prefix: 32, ipv6_prefix: 64 },
+    ];
+    assert_eq!((hash(0).keys.as_slice(), hash(0).without_key), (keys.as_slice(), WithoutKey::Balance));
+    assert_eq!(hash(1).keys, [KeySource::Path]);
+}
+
+#[test]
 fn the_reference_states_the_defaults() {
     let minimal = "
         listeners: ['127.0.0.1:8080']
         admin: { address: '127.0.0.1:9900' }
+        pin_store: { redis: { url: 'redis://127.0.0.1:6379/0' } }
         routes: [ { pool: shop }, { host: api.example.com, pool: api } ]
         pools:
           shop:
@@ -66,6 +103,29 @@ fn the_reference_states_the_defaults() {
           api:
             health: { http: }
             backends: ['127.0.0.1:9201']
+          portal:
+            affinity:
+              app_session:
+                cookie: JSESSIONID
+                header: Mcp-Session-Id
+                path_parameter: jsessionid
+                query_parameter: sid
+            sessions: replicated
+            rebalance: {}
+            backends: ['127.0.0.1:9301']
+          tenants:
+            affinity:
+              hash:
+                keys:
+                  - { header: X-User }
+                  - { cookie: uid }
+                  - { query_parameter: user }
+                  - { jwt_claim: sub }
+                  - { jwt_claim: { claim: sub, header: X-Token } }
+                  - { jwt_claim: { claim: sub, cookie: token } }
+                  - client_address
+                  - path
+            backends: ['127.0.0.1:9401']
         ";
     assert_eq!(parse(REFERENCE), parse(minimal));
 }
@@ -178,6 +238,42 @@ fn short_forms_and_spelled_out_forms_are_both_read() {
     assert_eq!(log("{ target: file, path: a.log }").target, AccessLogTarget::File("a.log".into()));
     assert_eq!(log("{ sample: 5% }").sample, Percent::new(5.0).unwrap());
 
+    let rebalance = |text: &str| parse(&pool_with(text)).pools.remove(0).rebalance;
+    assert_eq!((rebalance(""), rebalance("rebalance: off"), rebalance("rebalance: false")), (None, None, None));
+    let Rebalance { when_above, pace, idle_for } = rebalance("rebalance: { when_above: 2, idle_for: 0s }").unwrap();
+    assert_eq!((when_above, pace, idle_for), (2.0, Pace::parse("1%/m").unwrap(), Duration::ZERO));
+    let drain = parse(&pool_with("drain: { pace: 10%/h }"));
+    assert_eq!(drain.pools[0].drain_pace.to_string(), "10%/h");
+
+    let hash = |keys: &str| match affinity(&format!("affinity: {{ hash: {{ keys: [{keys}] }} }}")) {
+        Affinity::Hash(hash) => hash.keys,
+        other => panic!("{other:?}"),
+    };
+    let whole = KeySource::ClientAddress { ipv4_prefix: 32, ipv6_prefix: 64 };
+    assert_eq!(hash("client_address, { client_address: }, { client_address: {} }"), vec![whole; 3]);
+    let network = KeySource::ClientAddress { ipv4_prefix: 24, ipv6_prefix: 56 };
+    assert_eq!(hash("{ client_address: { ipv4_prefix: 24, ipv6_prefix: 56 } }"), [network]);
+    assert_eq!(hash("{ jwt_claim: sub }"), hash("{ jwt_claim: { claim: sub } }"));
+
+    let session = |settings: &str| match affinity(&format!("affinity: {{ app_session: {{ {settings} }} }}")) {
+        Affinity::AppSession(session) => session.home_by,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(session("cookie: a"), HomeBy::Learn);
+    assert_eq!(session("cookie: a, home_by: prefix"), HomeBy::Prefix);
+    let text = "affinity: { app_session: { header: a, home_by: route_suffix, separator: '!' } }";
+    assert!(matches!(affinity(text), Affinity::AppSession(session) if session.home_by == HomeBy::RouteSuffix('!')));
+
+    let store = |text: &str| parse(&format!("pin_store: {text}\n{}", pool_with(""))).pin_store;
+    assert_eq!(store("{ max_pins: 2000 }").max_pins_per_client, 2000, "the default is never above max_pins");
+    let redis = store("{ redis: { url: 'rediss://app@[::1]', password_file: p } }").redis.unwrap();
+    let expected = RedisStore {
+        url: "rediss://app@[::1]".into(),
+        password_file: Some("p".into()),
+        lookup_timeout: Duration::from_millis(20),
+    };
+    assert_eq!(redis, expected);
+
     let quick = parse(&pool_with("health: { tcp: { interval: 50ms } }"));
     assert_eq!(
         quick.pools[0].health.suspect_interval,
@@ -252,12 +348,19 @@ fn each_mistake_at_the_top_is_named_with_its_place() {
     let file = |settings: &str| format!("{settings}\npools: {{ p: {{ backends: ['127.0.0.1:1'] }} }}\n");
     let listening = |settings: &str| file(&format!("{settings}\nlisteners: ['127.0.0.1:80']"));
     for (text, expected) in [
-        (listening("colour: red"), "1: colour: unknown key \"colour\", expected one of workers, state_dir, cookie_keys_file, stop_deadline, trusted_proxies, access_log, listeners, admin, routes, pools".to_owned()),
+        (listening("colour: red"), "1: colour: unknown key \"colour\", expected one of workers, state_dir, cookie_keys_file, pin_store, stop_deadline, trusted_proxies, access_log, listeners, admin, routes, pools".to_owned()),
         (listening("workers: many"), "1: workers: expected 1 to 1024, found \"many\"".to_owned()),
         (listening("workers: -1"), "1: workers: expected 1 to 1024, found -1".to_owned()),
         (listening("workers: [1]"), "1: workers: expected 1 to 1024, found a list".to_owned()),
         (listening("state_dir: ''"), "1: state_dir: expected the path of a file or folder, found \"\"".to_owned()),
         (listening("stop_deadline: soon"), format!("1: stop_deadline: expected {DURATION}, found \"soon\"")),
+        (listening("pin_store: memory"), "1: pin_store: expected a mapping, found \"memory\"".to_owned()),
+        (listening("pin_store: { max_pins: 1000 }"), "1: pin_store.max_pins: expected 1024 to 100000000, found 1000".to_owned()),
+        (listening("pin_store: { max_pins: 2000, max_pins_per_client: 2001 }"), "1: pin_store.max_pins_per_client: expected at most max_pins, which is 2000, found 2001".to_owned()),
+        (listening("pin_store: { redis: {} }"), "1: pin_store.redis.url: expected the URL of a Redis or Valkey, such as redis://127.0.0.1:6379/0, found nothing".to_owned()),
+        (listening("pin_store: { redis: { url: 'http://a' } }"), "1: pin_store.redis.url: expected a URL such as redis://127.0.0.1:6379/0, or rediss:// for TLS, found \"http://a\"".to_owned()),
+        (listening("pin_store: { redis: { url: 'redis://app:secret@a/0' } }"), "1: pin_store.redis.url: expected a URL without a password, found one; give it in password_file".to_owned()),
+        (listening("pin_store: { redis: { url: 'redis://a', lookup_timeout: 0s } }"), "1: pin_store.redis.lookup_timeout: expected a duration above 0s, found \"0s\"".to_owned()),
         (listening("trusted_proxies:\n  - ::1\n  - lan"), "3: trusted_proxies[1]: expected an IP address or network such as 127.0.0.1 or 10.0.0.0/8, found \"lan\"".to_owned()),
         (listening("trusted_proxies: ::1"), "1: trusted_proxies: expected a list, found \"::1\"".to_owned()),
         (listening("access_log: file"), "1: access_log: expected stdout or off, or a mapping, found \"file\"".to_owned()),
@@ -286,6 +389,8 @@ fn each_mistake_at_the_top_is_named_with_its_place() {
 #[test]
 fn each_mistake_in_a_pool_is_named_with_its_place() {
     let cookie = |settings: &str| format!("affinity: {{ cookie: {{ {settings} }} }}");
+    let session = |settings: &str| format!("affinity: {{ app_session: {{ {settings} }} }}");
+    let hash = |settings: &str| format!("affinity: {{ hash: {{ {settings} }} }}");
     let http = |settings: &str| format!("health: {{ http: {{ {settings} }} }}");
     for (settings, expected) in [
         ("sessions: nowhere".to_owned(), "sessions: expected local, replicated, backup or external, found \"nowhere\""),
@@ -296,11 +401,102 @@ fn each_mistake_in_a_pool_is_named_with_its_place() {
         ("affinity: on".to_owned(), "affinity: expected off, or a mapping, found \"on\""),
         (
             "affinity: { app_session: {} }".to_owned(),
-            "affinity.app_session: unknown key \"app_session\": only cookie (or off) is supported yet",
+            "affinity.app_session: expected cookie, header, path_parameter or query_parameter, found an empty mapping",
+        ),
+        (
+            "affinity: { app_session: }".to_owned(),
+            "affinity.app_session: expected cookie, header, path_parameter or query_parameter, found nothing",
         ),
         (
             "affinity: { hash: {} }".to_owned(),
-            "affinity.hash: unknown key \"hash\": only cookie (or off) is supported yet",
+            "affinity.hash.keys: expected at least one key such as path or { header: X-User }, found nothing",
+        ),
+        (
+            "affinity: { cookie: {}, hash: { keys: [path] } }".to_owned(),
+            "affinity: expected one of cookie, app_session and hash, found cookie and hash",
+        ),
+        (
+            "affinity: { token: {} }".to_owned(),
+            "affinity.token: unknown key \"token\", expected one of cookie, app_session, hash",
+        ),
+        (
+            session("cookie: 'a b'"),
+            "affinity.app_session.cookie: expected a cookie name of 1 to 128 letters, digits and !#$%&'*+-.^_`|~, found \"a b\"",
+        ),
+        (
+            session("header: 'a b'"),
+            "affinity.app_session.header: expected the name of a header such as X-Instance, found \"a b\"",
+        ),
+        (
+            session("path_parameter: 'a;b'"),
+            "affinity.app_session.path_parameter: expected a parameter name of 1 to 64 letters, digits, -, ., _ and ~, found \"a;b\"",
+        ),
+        (
+            session("cookie: a, home_by: cookie"),
+            "affinity.app_session.home_by: expected learn, route_suffix or prefix, found \"cookie\"",
+        ),
+        (
+            session("cookie: a, separator: '!'"),
+            "affinity.app_session.separator: expected no separator, because home_by is not route_suffix, found \"!\"",
+        ),
+        (
+            session("cookie: a, home_by: route_suffix, separator: '-'"),
+            "affinity.app_session.separator: expected . or !, found \"-\"",
+        ),
+        (
+            session("cookie: a, header: b, home_by: prefix"),
+            "affinity.app_session.home_by: expected learn or route_suffix, because only the value of a cookie can get a prefix, and there are other sources, found \"prefix\"",
+        ),
+        (
+            session("cookie: a, idle_timeout: 13h"),
+            "affinity.app_session.idle_timeout: expected at most max_lifetime, which is 12h, found \"13h\"",
+        ),
+        (
+            hash("keys: []"),
+            "affinity.hash.keys: expected at least one key such as path or { header: X-User }, found an empty list",
+        ),
+        (hash("keys: path"), "affinity.hash.keys: expected a list, found \"path\""),
+        (hash("keys: [user]"), "affinity.hash.keys[0]: expected path or client_address, or a mapping, found \"user\""),
+        (
+            hash("keys: [path, {}]"),
+            "affinity.hash.keys[1]: expected one of header, cookie, query_parameter, client_address and jwt_claim, found none",
+        ),
+        (
+            hash("keys: [{ header: a, cookie: b }]"),
+            "affinity.hash.keys[0]: expected one of header, cookie, query_parameter, client_address and jwt_claim, found header and cookie",
+        ),
+        (hash("keys: [{ header: }]"), "affinity.hash.keys[0].header: expected the name of a header, found nothing"),
+        (
+            hash("keys: [{ client_address: { ipv4_prefix: 33 } }]"),
+            "affinity.hash.keys[0].client_address.ipv4_prefix: expected 1 to 32, found 33",
+        ),
+        (
+            hash("keys: [{ jwt_claim: '' }]"),
+            "affinity.hash.keys[0].jwt_claim: expected the name of a claim such as sub, or a mapping, found \"\"",
+        ),
+        (
+            hash("keys: [{ jwt_claim: { header: a } }]"),
+            "affinity.hash.keys[0].jwt_claim.claim: expected the name of a claim such as sub, found nothing",
+        ),
+        (
+            hash("keys: [{ jwt_claim: { claim: sub, header: a, cookie: b } }]"),
+            "affinity.hash.keys[0].jwt_claim: expected either header or cookie, found both",
+        ),
+        (
+            hash("keys: [path], without_key: fail"),
+            "affinity.hash.without_key: expected balance, client_address or reject, found \"fail\"",
+        ),
+        ("rebalance: on".to_owned(), "rebalance: expected off, or a mapping, found \"on\""),
+        ("rebalance: { when_above: 1 }".to_owned(), "rebalance.when_above: expected 1.05 to 10, found 1"),
+        ("rebalance: { when_above: 10.5 }".to_owned(), "rebalance.when_above: expected 1.05 to 10, found 10.5"),
+        (
+            "rebalance: { pace: 5% }".to_owned(),
+            "rebalance.pace: expected a share for each s, m or h such as 5%/s, 1%/m or 10%/h, found \"5%\"",
+        ),
+        ("drain: { pace: 0%/s }".to_owned(), "drain.pace: expected a pace above 0%/s and up to 100%/s, found \"0%/s\""),
+        (
+            "rehome: { gate: 5 }".to_owned(),
+            "rehome.gate: expected a duration with its unit (ms, s, m, h or d) such as 500ms, 2s, 30m, 12h or 1d, found 5",
         ),
         (
             cookie("name: 'a b'"),
@@ -409,6 +605,30 @@ fn each_mistake_in_backends_is_named_with_its_place() {
         (
             "    backends:\n    - 127.0.0.1:0",
             "5: pools.p.backends[0]: expected a port from 1 to 65535, found \"127.0.0.1:0\"",
+        ),
+        (
+            "    backends:\n    - { address: '127.0.0.1:1', max_pins: 0 }",
+            "5: pools.p.backends[0].max_pins: expected 1 to 100000000, found 0",
+        ),
+        (
+            "    backends:\n    - { name: a, address: '127.0.0.1:1' }\n    - { name: b, address: '127.0.0.1:2', route: a }",
+            "6: pools.p.backends[1].route: expected a route of its own, not that of backends[0], found \"a\"",
+        ),
+        (
+            "    backends:\n    - { name: a, address: '127.0.0.1:1', route: b }\n    - { name: b, address: '127.0.0.1:2' }",
+            "6: pools.p.backends[1].name: expected a route of its own, not that of backends[0], found \"b\"",
+        ),
+        (
+            "    affinity: { app_session: { cookie: a, home_by: route_suffix } }\n    backends:\n    - 127.0.0.1:1",
+            "6: pools.p.backends[0]: expected a name or route without ., which stands between the session id and the route, found \"127.0.0.1:1\"",
+        ),
+        (
+            "    affinity: { app_session: { cookie: a, home_by: route_suffix, separator: '!' } }\n    backends:\n    - { address: '127.0.0.1:1', route: a!b }",
+            "6: pools.p.backends[0].route: expected a name or route without !, which stands between the session id and the route, found \"a!b\"",
+        ),
+        (
+            "    affinity: { app_session: { cookie: a, home_by: prefix } }\n    backends:\n    - { name: a~b, address: '127.0.0.1:1' }",
+            "6: pools.p.backends[0].name: expected a name without ~ ; , \" and \\, because it stands in the value of the app's cookie, found \"a~b\"",
         ),
         (
             "    backends:\n    - { address: '127.0.0.1:1', weight: 0 }",

@@ -10,17 +10,22 @@ mod net;
 
 mod number;
 
+mod pace;
+
 mod scalar;
 
 mod size;
 
 mod time;
 
-pub(super) use http::{CookieName, CookiePath, Header, HostHeader, PathPrefix, RequestTarget, Statuses};
+pub(super) use http::{
+    ClaimName, CookieName, CookiePath, Header, HostHeader, ParameterName, PathPrefix, RequestTarget, Statuses,
+};
 pub(super) use name::{BackendName, FilePath, is_pool_name};
-pub(super) use net::{Address, BackendAddress, CookieDomain, Network};
-pub(super) use number::Whole;
+pub(super) use net::{Address, BackendAddress, CookieDomain, Network, RedisUrl};
 pub use number::{Percent, Weight};
+pub(super) use number::{Ratio, Whole};
+pub use pace::Pace;
 pub(super) use scalar::{Scalar, scalar};
 pub(super) use size::Size;
 pub use time::duration;

@@ -3,9 +3,13 @@
 //! A value that could not be read was reported by the reader; here its default stands in for it, so that the rest can be
 //! checked. Nothing is returned unless nothing was reported.
 
+mod affinity;
+
 mod front;
 
 mod health;
+
+mod pin_store;
 
 mod pool;
 
@@ -46,6 +50,7 @@ fn check(report: &Report<'_>, file: yaml::File) -> Config {
         workers: file.workers.option().and_then(|workers| NonZeroUsize::new(workers.get() as usize)),
         state_dir: file.state_dir.option().map(|FilePath(path)| path),
         cookie_keys_file: file.cookie_keys_file.option().map(|FilePath(path)| path),
+        pin_store: pin_store::pin_store(report, &top.key("pin_store"), file.pin_store.or(yaml::PinStore::default())),
         stop_deadline: time(file.stop_deadline, secs(30)),
         trusted_proxies: items(report, &top.key("trusted_proxies"), file.trusted_proxies, "a network")
             .into_iter()

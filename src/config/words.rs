@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::{Schema, json_schema};
 
 use super::units::{Scalar, scalar};
-use super::{Balance, PinOn, SameSite, Secure, Sessions, WhenUnavailable};
+use super::{Balance, PinOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey};
 
 /// Gives each variant its word. A `true` or `false` in brackets after it is read as that variant too.
 macro_rules! words {
@@ -83,6 +83,36 @@ pub(super) enum Off {
 }
 
 words!(pub(super) Off { Off = "off" (false) });
+
+/// How the home of a session id is known, without its separator.
+#[derive(Clone, Copy)]
+pub(super) enum HomeByWord {
+    Learn,
+    RouteSuffix,
+    Prefix,
+}
+
+words!(pub(super) HomeByWord { Learn = "learn", RouteSuffix = "route_suffix", Prefix = "prefix" });
+
+/// What stands between a session id and its route.
+#[derive(Clone, Copy)]
+pub(super) enum Separator {
+    Point,
+    ExclamationMark,
+}
+
+words!(pub(super) Separator { Point = ".", ExclamationMark = "!" });
+
+/// An affinity key that needs no name.
+#[derive(Clone, Copy)]
+pub(super) enum KeyWord {
+    Path,
+    ClientAddress,
+}
+
+words!(pub(super) KeyWord { Path = "path", ClientAddress = "client_address" });
+
+words!(pub WithoutKey { Balance = "balance", ClientAddress = "client_address", Reject = "reject" });
 
 /// What to do for a client whose session is lost, in one word.
 #[derive(Clone, Copy)]

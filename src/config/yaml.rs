@@ -7,11 +7,12 @@ use serde::Deserialize;
 
 use super::read::{Entries, Full, Given, Short};
 use super::units::{
-    Address, BackendAddress, BackendName, CookieDomain, CookieName, CookiePath, FilePath, Header, HostHeader, Network,
-    NonZeroTime, PathPrefix, Percent, RequestTarget, Size, Statuses, Time, Weight, Whole,
+    Address, BackendAddress, BackendName, ClaimName, CookieDomain, CookieName, CookiePath, FilePath, Header,
+    HostHeader, Network, NonZeroTime, Pace, ParameterName, PathPrefix, Percent, Ratio, RedisUrl, RequestTarget, Size,
+    Statuses, Time, Weight, Whole,
 };
-use super::words::{LogTarget, LogWord, LostWord, Off, ProbeMethod};
-use super::{Balance, HostPattern, PinOn, SameSite, Secure, Sessions, WhenUnavailable};
+use super::words::{HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, ProbeMethod, Separator};
+use super::{Balance, HostPattern, PinOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey};
 
 /// A configuration file of Stickpin.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -25,6 +26,8 @@ pub(super) struct File {
     /// File with the ring of cookie keys, shared by replicas; the first line signs. Relative to this file's folder.
     /// Default: none, a key is generated.
     pub(super) cookie_keys_file: Given<FilePath>,
+    /// Where pins by the app's own session id are kept. Default: in memory.
+    pub(super) pin_store: Given<PinStore>,
     /// How long a stop may take before what is left is cut off. Default: 30s.
     pub(super) stop_deadline: Given<Time>,
     /// Networks and addresses of proxies whose `X-Forwarded-*` and `Forwarded` are believed. Default: none.
@@ -39,6 +42,30 @@ pub(super) struct File {
     pub(super) routes: Given<Vec<Given<Route>>>,
     /// Pools of backends by name; at least one.
     pub(super) pools: Given<Entries<Pool>>,
+}
+
+/// Where pins by the app's own session id are kept.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct PinStore {
+    /// Most pins of each pool in memory, 1024 to 100000000; beyond it the longest unused go. Default: 1000000.
+    pub(super) max_pins: Given<Whole<1024, 100_000_000>>,
+    /// Most of them that one client address may have, at most `max_pins`. Default: 10000.
+    pub(super) max_pins_per_client: Given<Whole<1, 100_000_000>>,
+    /// A Redis or Valkey that shares the pins with other replicas. Default: none, they stay in this process.
+    pub(super) redis: Given<Redis>,
+}
+
+/// A Redis or Valkey that holds the pins of all replicas.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Redis {
+    /// `redis://HOST:PORT/DB`, or `rediss://` for TLS; `USER@` may stand before the host. Needed.
+    pub(super) url: Given<RedisUrl>,
+    /// File with the password. Relative to the folder of the configuration file. Default: none.
+    pub(super) password_file: Given<FilePath>,
+    /// How long a request waits for a pin that is not known here. Default: 20ms.
+    pub(super) lookup_timeout: Given<NonZeroTime>,
 }
 
 /// The access log spelled out.
@@ -107,6 +134,10 @@ pub(super) struct Pool {
     pub(super) affinity: Given<Short<Off, Affinity>>,
     /// What happens to a pin whose home cannot serve it.
     pub(super) rehome: Given<Rehome>,
+    /// When pins of healthy backends are moved to even out load. Default: off.
+    pub(super) rebalance: Given<Short<Off, Rebalance>>,
+    /// How a drain goes on.
+    pub(super) drain: Given<Drain>,
     /// How the backends are probed. Default: by opening a connection.
     pub(super) health: Given<Short<Off, Health>>,
     /// When a request is tried again.
@@ -117,13 +148,93 @@ pub(super) struct Pool {
     pub(super) backends: Given<Vec<Given<Short<BackendAddress, Backend>>>>,
 }
 
-/// How a client keeps coming back to one backend.
+/// How a client keeps coming back to one backend; one of the keys.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Affinity {
     /// By a sealed cookie of Stickpin's own.
     pub(super) cookie: Given<Cookie>,
+    /// By the session id that the app itself issues.
+    pub(super) app_session: Given<AppSession>,
+    /// By a hash of something that the request carries.
+    pub(super) hash: Given<Hash>,
 }
+
+/// Where the app's session id is found, and how its home is known; at least one of the first four keys.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct AppSession {
+    /// Name of the cookie with the id, such as JSESSIONID.
+    pub(super) cookie: Given<CookieName>,
+    /// Name of the header with the id, in requests and replies, such as Mcp-Session-Id.
+    pub(super) header: Given<Header>,
+    /// Name of the path parameter with the id: `jsessionid` for `/cart;jsessionid=ID`.
+    pub(super) path_parameter: Given<ParameterName>,
+    /// Name of the query parameter with the id.
+    pub(super) query_parameter: Given<ParameterName>,
+    /// How the home of an id is known: from the reply that issues it, from the route that the app appends to it, or from
+    /// the backend's name that Stickpin puts in front of the cookie's value. Default: learn.
+    pub(super) home_by: Given<HomeByWord>,
+    /// What stands between id and route, with `home_by: route_suffix`. Default: a point.
+    pub(super) separator: Given<Separator>,
+    /// A pin unused for this long is expired. Default: 30m.
+    pub(super) idle_timeout: Given<NonZeroTime>,
+    /// A pin older than this is expired, used or not. Default: 12h.
+    pub(super) max_lifetime: Given<NonZeroTime>,
+}
+
+/// What is hashed onto the pool.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Hash {
+    /// Where the affinity key comes from; the first one present wins. At least one.
+    pub(super) keys: Given<Vec<Given<Short<KeyWord, Key>>>>,
+    /// What happens to a request that carries none of them: it is balanced, the client's address is its key, or it is
+    /// answered with 400. Default: balance.
+    pub(super) without_key: Given<WithoutKey>,
+}
+
+/// Where an affinity key comes from; one of the keys.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Key {
+    /// The value of the header of this name.
+    pub(super) header: Given<Header>,
+    /// The value of the cookie of this name.
+    pub(super) cookie: Given<CookieName>,
+    /// The value of the query parameter of this name.
+    pub(super) query_parameter: Given<ParameterName>,
+    /// The client's address.
+    pub(super) client_address: Given<ClientAddress>,
+    /// A claim of a JSON Web Token, which is read but not verified.
+    pub(super) jwt_claim: Given<Short<ClaimName, JwtClaim>>,
+}
+
+/// How much of the client's address counts.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ClientAddress {
+    /// Bits of an IPv4 address, 1 to 32. Default: 32.
+    pub(super) ipv4_prefix: Given<Whole<1, 32>>,
+    /// Bits of an IPv6 address, 1 to 128. Default: 64, what one client has for itself.
+    pub(super) ipv6_prefix: Given<Whole<1, 128>>,
+}
+
+/// A claim of a JSON Web Token, and where the token is.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct JwtClaim {
+    /// Name of the claim, such as sub. Needed.
+    pub(super) claim: Given<ClaimName>,
+    /// Name of the header with the token. Default: Authorization.
+    pub(super) header: Given<Header>,
+    /// Name of the cookie with the token, instead of a header.
+    pub(super) cookie: Given<CookieName>,
+}
+
+impl Full for Key {}
+
+impl Full for JwtClaim {}
 
 /// The cookie and the life of the pin in it.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -161,10 +272,35 @@ pub(super) struct Rehome {
     pub(super) when_unavailable: Given<WhenUnavailable>,
     /// A pinned request waits this long for its home first. Default: 0s.
     pub(super) wait: Given<Time>,
+    /// With `sessions: backup`, the parallel requests of one client wait at most this long for the reply to the first one
+    /// at a new home. 0s: not at all. Default: 5s.
+    pub(super) gate: Given<Time>,
     /// How long a home that is out of reach, and may still hold its sessions, is remembered. Default: 10m.
     pub(super) hold_home: Given<Time>,
     /// What a client gets whose session is lost, once: `forward` serves its request at the new home. Default: forward.
     pub(super) on_session_lost: Given<Short<LostWord, OnSessionLost>>,
+}
+
+/// When pins of healthy backends are moved to even out load.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Rebalance {
+    /// A backend gives pins away while it has this many times its share, 1.05 to 10. Default: 1.25.
+    pub(super) when_above: Given<Ratio>,
+    /// How fast, as a share of the pool's pins. Default: 1%/m.
+    pub(super) pace: Given<Pace>,
+    /// A pin is moved only when its client has been silent for this long. Default: 30s.
+    pub(super) idle_for: Given<Time>,
+}
+
+impl Full for Rebalance {}
+
+/// How a drain goes on.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Drain {
+    /// How fast it moves the pins that may be moved, as a share of those there were when it began. Default: 5%/s.
+    pub(super) pace: Given<Pace>,
 }
 
 /// What a client gets whose session is lost; one of the keys.
@@ -269,6 +405,10 @@ pub(super) struct Backend {
     pub(super) address: Given<BackendAddress>,
     /// Share relative to the pool's others, 0 to 1000; 0 means pinned clients only. Default: 1.
     pub(super) weight: Given<Weight>,
+    /// What the app calls it in session ids, such as Tomcat's jvmRoute. Default: its name.
+    pub(super) route: Given<BackendName>,
+    /// Active pins beyond which it gets no new client, 1 to 100000000. Default: no bound.
+    pub(super) max_pins: Given<Whole<1, 100_000_000>>,
 }
 
 impl Full for AccessLog {}

@@ -126,6 +126,10 @@ impl<'de, S: Scalar, F: Deserialize<'de> + Full> Visitor<'de> for ReadShort<S, F
         S::from_bool(value).map(Short::Short).ok_or_else(|| E::invalid_value(Unexpected::Bool(value), &self))
     }
 
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
+        S::from_float(number).map(Short::Short).ok_or_else(|| E::invalid_value(Unexpected::Float(number), &self))
+    }
+
     fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
         S::from_number(number).map(Short::Short).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
     }

@@ -85,7 +85,6 @@ impl<'a> Reader<'a> {
 fn not_yet(kind: &str, key: &str) -> Option<&'static str> {
     match (kind, key) {
         ("Listener", "tls") => Some("TLS listeners are not supported yet"),
-        ("Affinity", "app_session" | "hash") => Some("only cookie (or off) is supported yet"),
         _ => None,
     }
 }

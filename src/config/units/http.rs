@@ -107,6 +107,45 @@ impl Scalar for CookieName {
 
 scalar!(CookieName);
 
+/// The name of a parameter in a path or a query: what stands there without being encoded.
+pub(in crate::config) struct ParameterName(pub(in crate::config) Arc<str>);
+
+impl Scalar for ParameterName {
+    fn expected() -> Cow<'static, str> {
+        "a parameter name of 1 to 64 letters, digits, -, ., _ and ~".into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9._~-]{1,64}$" })
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.into()))
+        } else {
+            Err(Self::expected())
+        }
+    }
+}
+
+scalar!(ParameterName);
+
+/// The name of a claim in a JSON Web Token; some are URLs.
+pub(in crate::config) struct ClaimName(pub(in crate::config) Arc<str>);
+
+impl Scalar for ClaimName {
+    fn expected() -> Cow<'static, str> {
+        "the name of a claim such as sub".into()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        if (1..=256).contains(&text.len()) { Ok(Self(text.into())) } else { Err(Self::expected()) }
+    }
+}
+
+scalar!(ClaimName);
+
 /// The `Path` of a cookie.
 pub(in crate::config) struct CookiePath(pub(in crate::config) Arc<str>);
 
@@ -198,6 +237,12 @@ mod tests {
             assert!(CookieName::from_text(text).is_err(), "{text}");
         }
         assert!(CookieName::from_text("__Host-stickpin").is_ok());
+        for text in ["", "a b", "a=b", "a;b", "a/b", "a&b", "a%62", "ä", &"x".repeat(65)] {
+            assert!(ParameterName::from_text(text).is_err(), "{text}");
+        }
+        assert!(ParameterName::from_text("jsessionid").is_ok());
+        assert!(ClaimName::from_text("").is_err());
+        assert!(ClaimName::from_text("https://example.com/claims/tenant").is_ok());
         assert!(CookiePath::from_text("/; Secure").is_err());
         assert!(HostHeader::from_text("user@host").is_err());
         assert!(HostHeader::from_text("host:80").is_ok());

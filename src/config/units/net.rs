@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use http::Uri;
 use ipnet::IpNet;
+use schemars::{Schema, json_schema};
 
 use super::{Scalar, scalar};
 use crate::config::HostPattern;
@@ -53,6 +55,42 @@ fn read_port(text: &str) -> Option<u16> {
 fn looks_numeric(host: &str) -> bool {
     host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
+
+/// A Redis or Valkey: `redis://HOST:PORT/DB`, or `rediss://` for TLS, with a user name or without.
+pub(in crate::config) struct RedisUrl {
+    pub(in crate::config) url: Arc<str>,
+    /// Refused later, where the message need not show it.
+    pub(in crate::config) has_password: bool,
+}
+
+impl Scalar for RedisUrl {
+    fn expected() -> Cow<'static, str> {
+        "a URL such as redis://127.0.0.1:6379/0, or rediss:// for TLS".into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^rediss?://" })
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        let url: Uri = text.parse().map_err(|_| Self::expected())?;
+        let has_scheme = matches!(url.scheme_str(), Some("redis" | "rediss"));
+        let authority = url.authority().filter(|authority| !authority.host().is_empty()).ok_or_else(Self::expected)?;
+        let database = url.path().strip_prefix('/').unwrap_or_default();
+        let is_database = database.len() <= 4 && database.bytes().all(|byte| byte.is_ascii_digit());
+        // The parser takes any port, and leaves a fragment out.
+        let (user, place) = authority.as_str().rsplit_once('@').unwrap_or(("", authority.as_str()));
+        let port = place.strip_prefix(authority.host()).unwrap_or_default();
+        let has_port = port.is_empty() || port.strip_prefix(':').and_then(read_port).is_some_and(|port| port > 0);
+        let is_whole = url.query().is_none() && !text.contains('#');
+        if !(has_scheme && is_database && has_port && is_whole) {
+            return Err(Self::expected());
+        }
+        Ok(Self { url: text.into(), has_password: user.contains(':') })
+    }
+}
+
+scalar!(RedisUrl);
 
 /// An address to connect to.
 #[derive(Clone, Copy)]
@@ -158,6 +196,49 @@ fn is_host_name(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_redis_url_has_a_scheme_and_a_host() {
+        for url in [
+            "redis://127.0.0.1:6379/0",
+            "redis://127.0.0.1:6379/",
+            "redis://127.0.0.1",
+            "rediss://redis.example.com:6380/15",
+            "redis://[::1]:6379",
+            "redis://app@redis/1",
+        ] {
+            let read = RedisUrl::from_text(url).unwrap_or_else(|_| panic!("{url}"));
+            assert_eq!((&*read.url, read.has_password), (url, false));
+        }
+        for url in ["redis://app:secret@redis", "rediss://:secret@[::1]:6379/0", "redis://app:@redis"] {
+            assert!(RedisUrl::from_text(url).is_ok_and(|read| read.has_password), "{url}");
+        }
+        for url in [
+            "",
+            "redis",
+            "redis:6379",
+            "127.0.0.1:6379",
+            "//127.0.0.1:6379",
+            "redis://",
+            "redis:///0",
+            "redis://:6379",
+            "redis://app@",
+            "redis+unix:///run/redis.sock",
+            "http://127.0.0.1:6379",
+            "redis://127.0.0.1:0",
+            "redis://127.0.0.1:",
+            "redis://127.0.0.1:70000",
+            "redis://127.0.0.1:port",
+            "redis://127.0.0.1/zero",
+            "redis://127.0.0.1/0/1",
+            "redis://127.0.0.1/99999",
+            "redis://127.0.0.1/0?db=1",
+            "redis://127.0.0.1/0#1",
+            "redis://127.0.0.1 /0",
+        ] {
+            assert!(RedisUrl::from_text(url).is_err(), "{url}");
+        }
+    }
 
     #[test]
     fn an_address_is_an_ip_and_a_port() {

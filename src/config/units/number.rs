@@ -90,6 +90,13 @@ impl Percent {
         (0.0..=100.0).contains(&percent).then_some(Self(percent))
     }
 
+    /// The number of `20%`, whatever its bounds. Digits and one point only: `f64` would also read `inf`, `1e1` and `+5`.
+    pub(super) fn number(text: &str) -> Option<f64> {
+        let number = text.strip_suffix('%')?.trim_end();
+        let is_plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        if is_plain { number.parse().ok() } else { None }
+    }
+
     /// 0 to 1.
     pub fn fraction(self) -> f64 {
         self.0 / 100.0
@@ -112,14 +119,35 @@ impl Scalar for Percent {
     }
 
     fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
-        let number = text.strip_suffix('%').map(str::trim_end);
-        // Digits and one point only: `f64` would also read `inf`, `1e1` and `+5`.
-        let number = number.filter(|number| number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'));
-        number.and_then(|number| number.parse().ok()).and_then(Self::new).ok_or_else(Self::expected)
+        Self::number(text).and_then(Self::new).ok_or_else(Self::expected)
     }
 }
 
 scalar!(Percent);
+
+/// How much more than an even share: 1.05 to 10.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::config) struct Ratio(pub(in crate::config) f64);
+
+impl Scalar for Ratio {
+    fn expected() -> Cow<'static, str> {
+        "1.05 to 10".into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "number", "minimum": 1.05, "maximum": 10 })
+    }
+
+    fn from_number(number: u64) -> Option<Self> {
+        u32::try_from(number).ok().and_then(|number| Self::from_float(number.into()))
+    }
+
+    fn from_float(number: f64) -> Option<Self> {
+        (1.05..=10.0).contains(&number).then_some(Self(number))
+    }
+}
+
+scalar!(Ratio);
 
 #[cfg(test)]
 mod tests {
@@ -130,6 +158,18 @@ mod tests {
         assert_eq!(Weight::new(1000).map(Weight::get), Some(1000));
         assert_eq!(Weight::new(1001), None);
         assert_eq!(Weight::default().get(), 1);
+    }
+
+    #[test]
+    fn a_ratio_is_whole_or_not() {
+        for number in [1.05, 1.25, 10.0] {
+            assert_eq!(Ratio::from_float(number), Some(Ratio(number)));
+        }
+        for number in [1.04, 10.1, -2.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(Ratio::from_float(number), None);
+        }
+        assert_eq!(Ratio::from_number(2), Some(Ratio(2.0)));
+        assert_eq!((Ratio::from_number(1), Ratio::from_number(u64::MAX)), (None, None));
     }
 
     #[test]

@@ -27,6 +27,11 @@ pub(in crate::config) trait Scalar: Sized {
         None
     }
 
+    /// Of a number with a point.
+    fn from_float(_number: f64) -> Option<Self> {
+        None
+    }
+
     fn from_bool(_value: bool) -> Option<Self> {
         None
     }
@@ -79,6 +84,10 @@ impl<T: Scalar> Visitor<'_> for Reading<T> {
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
         T::from_number(number).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
+        T::from_float(number).ok_or_else(|| E::invalid_value(Unexpected::Float(number), &self))
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<T, E> {

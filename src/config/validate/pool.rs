@@ -1,4 +1,4 @@
-//! Pools, their backends and their affinity.
+//! Pools and their backends.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use super::affinity::affinity;
 use super::health::health;
 use super::{items, non_zero, not_empty, secs, time};
 use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
-    BackendAddress, BackendName, CookieDomain, CookieName, CookiePath, NonZeroTime, Percent, RequestTarget, Weight,
-    is_pool_name, written,
+    BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Weight, is_pool_name,
 };
 use crate::config::words::{LostWord, Off};
 use crate::config::{
-    Affinity, Backend, Balance, CookieAffinity, OnSessionLost, PinOn, Pool, Rehome, Retry, SameSite, Secure, Sessions,
-    Timeouts, WhenUnavailable, yaml,
+    Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Rebalance, Rehome, Retry, Sessions, Timeouts,
+    WhenUnavailable, yaml,
 };
 
 /// The pools by name, those included that could not be read.
@@ -81,6 +81,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         Affinity::Cookie(_) | Affinity::AppSession(_) => Balance::LeastPins,
         Affinity::Hash(_) | Affinity::Off => Balance::TwoChoices,
     };
+    let names_in_ids = NamesInIds::of(&affinity);
     Pool {
         name: name.into(),
         sessions: yaml.sessions.or(Sessions::Local),
@@ -88,77 +89,50 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         balance: yaml.balance.or(balance),
         affinity,
         rehome: rehome(report, &at.key("rehome"), yaml.rehome.or(yaml::Rehome::default())),
+        rebalance: rebalance(yaml.rebalance),
+        drain_pace: yaml.drain.or(yaml::Drain::default()).pace.or(Pace::percent_per(5, 's')),
         health: health(report, &at.key("health"), yaml.health),
         retry: retry(yaml.retry.or(yaml::Retry::default())),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
-        backends: backends(report, &at.key("backends"), yaml.backends),
+        backends: backends(report, &at.key("backends"), yaml.backends, names_in_ids),
     }
 }
 
-fn affinity(report: &Report<'_>, at: &Path<'_>, given: Given<Short<Off, yaml::Affinity>>) -> Affinity {
-    match given.option() {
-        Some(Short::Short(_)) => Affinity::Off,
-        Some(Short::Full(yaml)) => {
-            Affinity::Cookie(cookie(report, &at.key("cookie"), yaml.cookie.or(yaml::Cookie::default())))
-        }
-        None => Affinity::Cookie(cookie(report, &at.key("cookie"), yaml::Cookie::default())),
-    }
+/// How names of backends stand in session ids, and so what they must not hold.
+#[derive(Clone, Copy)]
+enum NamesInIds {
+    /// Not at all.
+    None,
+    /// The route, after this separator.
+    Suffix(char),
+    /// The name, in front of a `~` in a cookie.
+    Prefix,
 }
 
-fn cookie(report: &Report<'_>, at: &Path<'_>, yaml: yaml::Cookie) -> CookieAffinity {
-    let lives_known = !yaml.idle_timeout.is_wrong() && !yaml.max_lifetime.is_wrong();
-    let idle_given = !yaml.idle_timeout.is_missing();
-    let rules_known = !yaml.secure.is_wrong() && !yaml.path.is_wrong();
-    let cookie = CookieAffinity {
-        name: yaml.name.option().map_or_else(|| "stickpin".into(), |CookieName(name)| name),
-        idle_timeout: non_zero(yaml.idle_timeout, secs(30 * 60)),
-        max_lifetime: non_zero(yaml.max_lifetime, secs(12 * 3600)),
-        domain: yaml.domain.option().map(|CookieDomain(domain)| domain),
-        path: yaml.path.option().map_or_else(|| "/".into(), |CookiePath(path)| path),
-        secure: yaml.secure.or(Secure::Auto),
-        http_only: yaml.http_only.or(true),
-        same_site: yaml.same_site.or(SameSite::Lax),
-        pin_on: yaml.pin_on.or(PinOn::FirstRequest),
-        persistent: yaml.persistent.or(false),
-    };
-    if lives_known && cookie.idle_timeout > cookie.max_lifetime {
-        if idle_given {
-            let most = written(cookie.max_lifetime);
-            report.expected(&at.key("idle_timeout"), format!("at most max_lifetime, which is {most}"));
-        } else {
-            let least = written(cookie.idle_timeout);
-            report.expected(&at.key("max_lifetime"), format!("at least idle_timeout, which is {least}"));
+impl NamesInIds {
+    fn of(affinity: &Affinity) -> Self {
+        match affinity {
+            Affinity::AppSession(session) => match session.home_by {
+                HomeBy::Learn => Self::None,
+                HomeBy::RouteSuffix(separator) => Self::Suffix(separator),
+                HomeBy::Prefix => Self::Prefix,
+            },
+            Affinity::Cookie(_) | Affinity::Hash(_) | Affinity::Off => Self::None,
         }
     }
-    if rules_known {
-        browser_rules(report, at, &cookie);
-    }
-    cookie
-}
 
-/// Combinations that browsers refuse in silence: the client would come back without its pin each time.
-fn browser_rules(report: &Report<'_>, at: &Path<'_>, cookie: &CookieAffinity) {
-    // Browsers ignore the case of the prefixes.
-    let has_prefix =
-        |prefix: &str| cookie.name.get(..prefix.len()).is_some_and(|name| name.eq_ignore_ascii_case(prefix));
-    let is_host_only = has_prefix("__Host-");
-    if cookie.secure == Secure::Never {
-        let why = match cookie.same_site {
-            _ if is_host_only => Some("a name that begins with __Host-"),
-            _ if has_prefix("__Secure-") => Some("a name that begins with __Secure-"),
-            SameSite::None => Some("same_site: none"),
-            SameSite::Lax | SameSite::Strict => None,
-        };
-        if let Some(why) = why {
-            report.expected(&at.key("secure"), format!("always or auto, because browsers ask it of {why}"));
+    /// What a name should be instead, when it could not be found again in a session id.
+    fn problem(self, name: &str, route: &str) -> Option<String> {
+        match self {
+            Self::Suffix(separator) if route.contains(separator) => {
+                Some(format!("a name or route without {separator}, which stands between the session id and the route"))
+            }
+            // The last three would end a value or its quotes for some readers of cookies.
+            Self::Prefix if name.contains(['~', ';', ',', '"', '\\']) => {
+                Some("a name without ~ ; , \" and \\, because it stands in the value of the app's cookie".to_owned())
+            }
+            Self::None | Self::Suffix(_) | Self::Prefix => None,
         }
-    }
-    if is_host_only && cookie.path.as_ref() != "/" {
-        report.expected(&at.key("path"), "/, because browsers ask it of a name that begins with __Host-");
-    }
-    if is_host_only && cookie.domain.is_some() {
-        report
-            .expected(&at.key("domain"), "no domain, because browsers refuse one with a name that begins with __Host-");
     }
 }
 
@@ -166,6 +140,7 @@ fn rehome(report: &Report<'_>, at: &Path<'_>, yaml: yaml::Rehome) -> Rehome {
     Rehome {
         when_unavailable: yaml.when_unavailable.or(WhenUnavailable::Rehome),
         wait: time(yaml.wait, secs(0)),
+        gate: time(yaml.gate, secs(5)),
         hold_home: time(yaml.hold_home, secs(10 * 60)),
         on_session_lost: on_session_lost(report, &at.key("on_session_lost"), yaml.on_session_lost),
     }
@@ -191,6 +166,15 @@ fn on_session_lost(
     }
 }
 
+fn rebalance(given: Given<Short<Off, yaml::Rebalance>>) -> Option<Rebalance> {
+    let Some(Short::Full(yaml)) = given.option() else { return None };
+    Some(Rebalance {
+        when_above: yaml.when_above.option().map_or(1.25, |Ratio(ratio)| ratio),
+        pace: yaml.pace.or(Pace::percent_per(1, 'm')),
+        idle_for: time(yaml.idle_for, secs(30)),
+    })
+}
+
 fn retry(yaml: yaml::Retry) -> Retry {
     Retry {
         attempts: yaml.attempts.option().map_or(2, |attempts| attempts.get()),
@@ -213,10 +197,12 @@ fn backends(
     report: &Report<'_>,
     path: &Path<'_>,
     given: Given<Vec<Given<Short<BackendAddress, yaml::Backend>>>>,
+    names_in_ids: NamesInIds,
 ) -> Vec<Backend> {
     not_empty(report, path, &given, "at least one backend");
     let mut first_at: HashMap<SocketAddr, usize> = HashMap::new();
     let mut first_named: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut first_routed: HashMap<Arc<str>, usize> = HashMap::new();
     let mut backends = Vec::new();
     let mut all_known = true;
     for (index, item) in items(report, path, given, "a backend") {
@@ -238,20 +224,37 @@ fn backends(
         if first != index {
             report.expected(&address_path, format!("an address of its own, not that of backends[{first}]"));
         }
+        let given_route = yaml.route.option().map(|BackendName(route)| route);
         let name = given_name.clone().or_else(|| address.map(|BackendAddress(address)| address.to_string().into()));
         if let Some(name) = &name {
+            let name_path = if given_name.is_some() { at.key("name") } else { address_path };
             let named = *first_named.entry(name.clone()).or_insert(index);
             // Without a name of its own, the address is to blame, and that was said.
             if named != index && (given_name.is_some() || first == index) {
-                let name_path = if given_name.is_some() { at.key("name") } else { address_path };
                 report.expected(&name_path, format!("a name of its own, not that of backends[{named}]"));
+            }
+            let route = given_route.clone().unwrap_or_else(|| name.clone());
+            let route_path = if given_route.is_some() { at.key("route") } else { name_path };
+            let routed = *first_routed.entry(route.clone()).or_insert(index);
+            if routed != index && (given_route.is_some() || named == index) {
+                report.expected(&route_path, format!("a route of its own, not that of backends[{routed}]"));
+            }
+            if let Some(expected) = names_in_ids.problem(name, &route) {
+                let is_route = matches!(names_in_ids, NamesInIds::Suffix(_));
+                report.expected(if is_route { &route_path } else { &name_path }, expected);
             }
         }
         let (Some(name), Some(BackendAddress(address))) = (name, address) else {
             all_known = false;
             continue;
         };
-        backends.push(Backend { name, address, weight: yaml.weight.or(Weight::default()) });
+        backends.push(Backend {
+            name,
+            address,
+            weight: yaml.weight.or(Weight::default()),
+            route: given_route,
+            max_pins: yaml.max_pins.option().map(|most| most.get().into()),
+        });
     }
     if all_known && !backends.is_empty() && backends.iter().all(|backend| backend.weight.get() == 0) {
         let message =

@@ -500,6 +500,8 @@ fn settings() -> config::Pool {
         name: name.into(),
         address: SocketAddr::from(([127, 0, 0, 1], port)),
         weight: Weight::new(100).expect("in range"),
+        route: None,
+        max_pins: None,
     };
     config::Pool {
         name: "shop".into(),
@@ -510,9 +512,12 @@ fn settings() -> config::Pool {
         rehome: config::Rehome {
             when_unavailable: config::WhenUnavailable::Rehome,
             wait: Duration::ZERO,
+            gate: Duration::ZERO,
             hold_home: second,
             on_session_lost: config::OnSessionLost::Forward,
         },
+        rebalance: None,
+        drain_pace: config::Pace::parse("5%/s").expect("a pace"),
         health: config::Health {
             probe: config::Probe::Off,
             interval: second,

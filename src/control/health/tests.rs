@@ -154,9 +154,12 @@ fn snapshot(
         rehome: config::Rehome {
             when_unavailable: config::WhenUnavailable::Rehome,
             wait: Duration::ZERO,
+            gate: Duration::ZERO,
             hold_home: NEVER,
             on_session_lost: config::OnSessionLost::Forward,
         },
+        rebalance: None,
+        drain_pace: config::Pace::parse("5%/s").unwrap(),
         health: health.clone(),
         retry: config::Retry { attempts: 0, body_limit: 0, budget: config::Percent::new(0.0).unwrap() },
         timeouts: config::Timeouts {
