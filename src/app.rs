@@ -27,6 +27,7 @@ use crate::proxy::accept::listener::{self, Inboxes, Listening};
 use crate::proxy::snapshot::{Published, Snapshot};
 use crate::proxy::worker;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::events::Events;
 
 /// Reloads that may wait for their turn.
 const RELOAD_QUEUE: usize = 16;
@@ -91,6 +92,7 @@ pub struct App {
     sockets: Vec<Vec<std::net::TcpListener>>,
     admin: Option<(std::net::TcpListener, Option<String>)>,
     access_log: Arc<AccessLog>,
+    events: Events,
     reloader: Reloader,
 }
 
@@ -107,7 +109,8 @@ impl App {
         let access_log = AccessLog::start(&config.access_log)
             .map_err(ReloadError::failed(|| "opening the access log".to_owned()))?;
         let access_log = Arc::new(access_log);
-        let registry = Arc::new(Registry::new(workers));
+        let events = Events::default();
+        let registry = Arc::new(Registry::telling(workers, events.clone()));
         let published = Published::new(Snapshot::new(&config, &keys, &registry, 1, Instant::now()));
         let reloader = Reloader {
             file: None,
@@ -118,7 +121,7 @@ impl App {
             published: Arc::new(published),
             access_log: Arc::clone(&access_log),
         };
-        Ok(Self { addresses, sockets, admin, access_log, reloader })
+        Ok(Self { addresses, sockets, admin, access_log, events, reloader })
     }
 
     /// Reloads come from this file.
@@ -143,7 +146,7 @@ impl App {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(self) -> io::Result<Running> {
-        let Self { addresses, sockets, admin, access_log, reloader } = self;
+        let Self { addresses, sockets, admin, access_log, events, reloader } = self;
         let base = reloader.base.clone();
         let state_dir = reloader.config.state_dir.as_ref().map(|state_dir| base.join(state_dir));
         if let Some(state_dir) = &state_dir {
@@ -182,6 +185,7 @@ impl App {
             reloads: Arc::new(ReloadCounters::default()),
             settled: is_settled,
             ordered: order,
+            events,
             access_log_dropped: access_log.dropped(),
             started: SystemTime::now(),
         };

@@ -23,6 +23,8 @@ use tokio::time::Instant;
 
 use crate::drain;
 use crate::proxy::snapshot::Published;
+use crate::telemetry::events::Event;
+use crate::telemetry::with_causes;
 use admin::{OrderNotice, ReloadRequest, Shared};
 use reload::Reloader;
 use state_dir::{Moment, ORDERS_FILE, Orders};
@@ -110,6 +112,9 @@ async fn serve(setup: Setup) -> io::Result<()> {
 }
 
 fn note(shared: &Shared, result: &Result<u64, reload::ReloadError>) {
+    shared
+        .events
+        .tell(|| Event::Reload(result.as_ref().map(|generation| *generation).map_err(|error| with_causes(error))));
     match result {
         Ok(generation) => {
             shared.reloads.ok.fetch_add(1, Ordering::Relaxed);

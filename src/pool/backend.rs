@@ -14,6 +14,7 @@ use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, 
 use super::drain::{Drain, DrainOrder, History};
 use super::pace::Pace;
 use crate::telemetry::counters::BackendCounters;
+use crate::telemetry::events::{Event, Events};
 
 /// Which backend: pool and name. The address is a setting, not part of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,6 +82,7 @@ pub struct Backend {
     /// Notified when the standing changed, for requests that wait for their home.
     changed: Notify,
     counters: BackendCounters,
+    events: Events,
 }
 
 struct Inner {
@@ -141,7 +143,7 @@ impl Standing {
 }
 
 impl Backend {
-    pub(super) fn new(id: BackendId, serial: u32, workers: usize, now: Instant) -> Self {
+    pub(super) fn new(id: BackendId, serial: u32, workers: usize, events: Events, now: Instant) -> Self {
         let inner = Inner {
             condition: Condition::new(now),
             admin: AdminState::Enabled,
@@ -174,6 +176,7 @@ impl Backend {
             probe_now: Notify::new(),
             changed: Notify::new(),
             counters: BackendCounters::new(workers),
+            events,
         }
     }
 
@@ -379,6 +382,8 @@ impl Backend {
                 to = admin.as_str(),
                 "admin state changed"
             );
+            let (pool, backend) = self.names();
+            self.events.tell(|| Event::AdminState { pool, backend, from: before.as_str(), to: admin.as_str() });
         }
         self.changed.notify_waiters();
     }
@@ -405,6 +410,8 @@ impl Backend {
         };
         if is_drained_now {
             tracing::info!(pool = &*self.id.pool, backend = &*self.id.name, "drained");
+            let (pool, backend) = self.names();
+            self.events.tell(|| Event::Drained { pool, backend });
         }
     }
 
@@ -530,6 +537,12 @@ impl Backend {
                 tracing::info!(pool, backend, from, to, cause, "health changed");
             }
         }
+        let (pool, backend) = self.names();
+        self.events.tell(|| Event::Health { pool, backend, from, to, cause });
+    }
+
+    fn names(&self) -> (Arc<str>, Arc<str>) {
+        (Arc::clone(&self.id.pool), Arc::clone(&self.id.name))
     }
 }
 
@@ -548,11 +561,12 @@ impl fmt::Debug for Backend {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::events::Heard;
 
     const IDLE: Duration = Duration::from_secs(1800);
 
     fn backend(now: Instant) -> Backend {
-        Backend::new(BackendId { pool: "shop".into(), name: "app1".into() }, 0, 2, now)
+        Backend::new(BackendId { pool: "shop".into(), name: "app1".into() }, 0, 2, Events::default(), now)
     }
 
     #[test]
@@ -622,8 +636,8 @@ mod tests {
         assert_eq!(backend.drain_over_at(None), None);
     }
 
-    #[test]
-    fn a_drain_ends_when_nobody_is_left_and_goes_on_when_somebody_comes() {
+    #[tokio::test]
+    async fn a_drain_ends_when_nobody_is_left_and_goes_on_when_somebody_comes() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let backend = backend(start);
@@ -641,7 +655,9 @@ mod tests {
         backend.begin_request();
         assert_eq!(drained(at(5)), None, "one request is under way");
         backend.end_request();
+        let mut listener = backend.events.listen();
         assert_eq!(drained(at(6)), Some(at(6)));
+        assert_eq!(drained(at(7)), Some(at(6)));
         backend.begin_request();
         assert_eq!(drained(at(7)), Some(at(6)), "a single request is no client");
         backend.end_request();
@@ -651,6 +667,10 @@ mod tests {
         assert_eq!(drained(at(11)), Some(at(11)));
         backend.set_admin_state(AdminState::Disabled, None, at(12));
         assert!(!backend.is_drained());
+        for name in ["drained", "drained", "admin_state"] {
+            let Some(Heard::Event(entry)) = listener.next().await else { panic!("nothing was missed") };
+            assert_eq!(entry.event.name(), name);
+        }
     }
 
     #[test]

@@ -7,11 +7,13 @@ use tokio::time::Instant;
 
 use super::backend::{Backend, BackendId};
 use crate::telemetry::counters::PoolCounters;
+use crate::telemetry::events::Events;
 
 /// Every backend and pool this process has come to know. Used by the control plane only.
 #[derive(Debug)]
 pub struct Registry {
     workers: usize,
+    events: Events,
     inner: Mutex<Inner>,
 }
 
@@ -23,9 +25,14 @@ struct Inner {
 }
 
 impl Registry {
-    /// An empty one, for this many workers.
+    /// An empty one, for this many workers. What happens to its backends is told to nobody.
     pub fn new(workers: usize) -> Self {
-        Self { workers, inner: Mutex::default() }
+        Self::telling(workers, Events::default())
+    }
+
+    /// An empty one, whose backends tell here what happens to them.
+    pub fn telling(workers: usize, events: Events) -> Self {
+        Self { workers, events, inner: Mutex::default() }
     }
 
     /// How many workers the counters are made for.
@@ -39,7 +46,7 @@ impl Registry {
         if let Some(backend) = inner.backends.get(id) {
             return Arc::clone(backend);
         }
-        let backend = Arc::new(Backend::new(id.clone(), inner.next_serial, self.workers, now));
+        let backend = Arc::new(Backend::new(id.clone(), inner.next_serial, self.workers, self.events.clone(), now));
         inner.next_serial += 1;
         inner.backends.insert(id.clone(), Arc::clone(&backend));
         backend

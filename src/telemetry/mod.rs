@@ -1,10 +1,12 @@
-//! Names of metrics, the words in them, and the access log.
+//! Names of metrics, the words in them, events, and the access log.
 
 pub mod words;
 
 pub mod counters;
 
 pub mod metrics;
+
+pub mod events;
 
 mod json;
 

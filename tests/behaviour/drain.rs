@@ -1,11 +1,13 @@
 //! An operator drains a backend, or all of them.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::crowd::{Crowd, Customer, customers};
+use crate::events::Listener;
 use crate::shop::{Shop, assert_placed, client_at, is_logged_in_at, log_in, told, who_am_i};
 use crate::support::raw::{self, Peer};
 use crate::support::{Admin, Backend, Stickpin, until};
@@ -84,6 +86,7 @@ async fn external_sessions_leave_a_drained_backend_at_the_pace_of_the_order() {
     let pinned = everybody.iter().filter(|customer| customer.home == "green").count() as u64;
     assert!(pinned >= 10);
     let crowd = Crowd::start(everybody);
+    let mut events = Listener::of(&stickpin).await;
     let ordered = Instant::now();
     let view = drain(&mut admin, "green", None, "20%/s").await;
     assert_eq!((&view["drain"]["pace"], &view["drain"]["drained"]), (&json!("20%/s"), &json!(false)));
@@ -108,6 +111,8 @@ async fn external_sessions_leave_a_drained_backend_at_the_pace_of_the_order() {
     assert!(ended["drained_since"].as_str().is_some_and(|date| date.ends_with('Z')), "{ended}");
     assert_eq!(admin.backend("shop", "green").await["admin_state"], "draining");
     assert_eq!(stickpin.stderr().matches(" drained ").count(), 1, "said once: {}", stickpin.stderr());
+    let event = events.next("drained").await;
+    assert_eq!((&event["pool"], &event["backend"]), (&json!("shop"), &json!("green")));
     crowd.rounds(2).await;
     for customer in crowd.stop().await {
         assert!(customer.failures().is_empty(), "{customer:?}");
@@ -209,7 +214,7 @@ async fn orders_outlive_the_process() {
     let mut admin = second.admin();
     let red = admin.backend("shop", "red").await;
     assert_eq!((&red["admin_state"], &red["drain"]["pace"]), (&json!("draining"), &json!("1%/m")));
-    let seconds = |deadline: &serde_json::Value| deadline.as_str().map(|text| text[..16].to_owned());
+    let seconds = |deadline: &Value| deadline.as_str().map(|text| text[..16].to_owned());
     assert_eq!(seconds(&red["drain"]["deadline"]), seconds(&deadline), "to the minute");
     assert_eq!(admin.backend("shop", "green").await["admin_state"], "disabled");
     assert_eq!(admin.backend("shop", "blue").await["weight"], 7);

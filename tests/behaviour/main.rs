@@ -19,6 +19,8 @@ mod demo;
 
 mod drain;
 
+mod events;
+
 mod gate;
 
 mod headers;

@@ -13,6 +13,7 @@
 //! | `PUT /api/v1/pools/{pool}/backends/{backend}/state` | enable, drain or disable it |
 //! | `PUT /api/v1/pools/{pool}/backends/{backend}/weight` | order a weight, or take the order back |
 //! | `POST /api/v1/reload` | read the file again |
+//! | `GET /api/v1/events` | what happens, as it happens (server-sent events) |
 //!
 //! `/live` and `/ready` are open to everybody; who may use the others is decided in `auth`. Errors are JSON:
 //! `{"error": "…"}`. Runs on the control thread and never touches a request.
@@ -20,6 +21,8 @@
 mod auth;
 
 mod error;
+
+mod events;
 
 mod openapi;
 
@@ -47,7 +50,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use auth::read_token;
 pub use reload::ReloadRequest;
@@ -56,6 +59,7 @@ pub use server::serve;
 use crate::drain;
 use crate::pool::Member;
 use crate::proxy::snapshot::{Pool, Published, Snapshot};
+use crate::telemetry::events::Events;
 use crate::telemetry::metrics;
 use auth::Access;
 use error::ApiError;
@@ -82,6 +86,8 @@ pub struct Shared {
     pub settled: watch::Receiver<bool>,
     /// Told after each order of the operator; the order is answered once tables were built anew and it was saved.
     pub ordered: mpsc::Sender<OrderNotice>,
+    /// What happens, for those who listen.
+    pub events: Events,
     /// Lines that the access log dropped.
     pub access_log_dropped: Arc<AtomicU64>,
     /// When the process started.
@@ -104,6 +110,8 @@ pub struct ReloadCounters {
 struct Context {
     shared: Arc<Shared>,
     drain: drain::Watcher,
+    /// Places for those who listen to events.
+    listeners: Arc<Semaphore>,
 }
 
 fn router(access: Access, shared: Arc<Shared>, drain: drain::Watcher) -> Router {
@@ -117,6 +125,7 @@ fn router(access: Access, shared: Arc<Shared>, drain: drain::Watcher) -> Router 
         .route("/api/v1/pools/{pool}/backends/{backend}/state", put(orders::state))
         .route("/api/v1/pools/{pool}/backends/{backend}/weight", put(orders::weight))
         .route("/api/v1/reload", post(reload::reload))
+        .route("/api/v1/events", get(events::events))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
@@ -127,10 +136,10 @@ fn router(access: Access, shared: Arc<Shared>, drain: drain::Watcher) -> Router 
         .method_not_allowed_fallback(unknown_method)
         .merge(guarded)
         .layer(middleware::from_fn(finish))
-        .with_state(Arc::new(Context { shared, drain }))
+        .with_state(Arc::new(Context { shared, drain, listeners: Arc::new(Semaphore::new(events::LISTENERS)) }))
 }
 
-/// Bounds the time of a request, and says how its reply may be used.
+/// Bounds the time of a request until its reply begins, and says how that may be used.
 async fn finish(request: Request, next: Next) -> Response {
     let reply = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
     let mut reply = reply.unwrap_or_else(|_| {

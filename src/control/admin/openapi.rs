@@ -4,6 +4,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+use super::events;
 use super::orders::{StateOrder, WeightOrder};
 use super::view::{BackendView, ErrorView, LiveView, PoolView, PoolsView, ReadyView, ReloadView};
 use crate::telemetry::metrics;
@@ -36,7 +37,7 @@ fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 const BACKEND: &str = "/api/v1/pools/{pool}/backends/{backend}";
 
 /// Every endpoint, in the order of the module's list.
-pub(super) const ENDPOINTS: [Endpoint; 11] = [
+pub(super) const ENDPOINTS: [Endpoint; 12] = [
     Endpoint { reply: Reply::Text("text/plain; charset=utf-8"), ..get("/", "the list of endpoints, as text") },
     Endpoint {
         open: true,
@@ -73,6 +74,11 @@ pub(super) const ENDPOINTS: [Endpoint; 11] = [
         reply: Reply::Json(schema::<ReloadView>),
         errors: &[415, 422, 503],
         ..get("/api/v1/reload", "read the file again")
+    },
+    Endpoint {
+        reply: Reply::Text(events::CONTENT_TYPE),
+        errors: &[503],
+        ..get("/api/v1/events", "what happens, as it happens (server-sent events)")
     },
 ];
 

@@ -13,11 +13,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::auth::Access;
+use super::events::LISTENERS;
 use super::{Shared, router};
 use crate::drain;
 
-/// Open connections; beyond it, accepting pauses.
-pub(super) const CONNECTIONS: usize = 64;
+/// Open connections; beyond it, accepting pauses. Those who listen to events keep theirs, and must not keep others out.
+pub(super) const CONNECTIONS: usize = 64 + LISTENERS;
 
 /// For a request's head, and so also between two requests of a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -14,7 +14,10 @@ use crate::config::{self, Percent, Problem, Problems, Weight};
 use crate::control::reload::ReloadError;
 use crate::pool::{AdminState, BackendId, Evidence, Failure, Registry, Thresholds};
 use crate::proxy::accept::route::Routes;
+use crate::telemetry::events::{Event, Events};
 use crate::telemetry::words::{DetourReason, Placement};
+
+const EVENTS: &str = "/api/v1/events";
 
 const BLUE: &str = "/api/v1/pools/shop/backends/blue";
 
@@ -29,7 +32,8 @@ async fn every_endpoint_of_the_list_is_there_and_nothing_else() {
         assert_eq!(reply.status, 405, "{path}");
         assert!(reply.header("allow").contains(&endpoint.method.to_uppercase()), "{path}: {:?}", reply.head);
         assert!(reply.json()["error"].is_string(), "{path}");
-        if endpoint.method == "get" {
+        // The events have no end to wait for.
+        if endpoint.method == "get" && path != EVENTS {
             assert_eq!(admin.get(&path).await.status, 200, "{path}");
         }
     }
@@ -273,6 +277,44 @@ async fn a_failed_reload_says_why() {
 }
 
 #[tokio::test]
+async fn who_listens_hears_what_happens() {
+    let admin = Admin::start().await;
+    let mut listener = admin.listen().await;
+    assert!(listener.piece().await.starts_with(": "), "a sign of life");
+    let of = |to| Event::AdminState { pool: "shop".into(), backend: "blue".into(), from: "enabled", to };
+    admin.shared.events.tell(|| of("draining"));
+    admin.shared.events.tell(|| of("disabled"));
+    for (id, to) in [(1, "draining"), (2, "disabled")] {
+        let piece = listener.piece().await;
+        let start = format!("id: {id}\nevent: admin_state\ndata: ");
+        let data = piece.strip_prefix(&start).unwrap_or_else(|| panic!("{piece}"));
+        let data: Value = serde_json::from_str(data).expect("JSON");
+        assert_eq!((&data["pool"], &data["from"], &data["to"]), (&json!("shop"), &json!("enabled"), &json!(to)));
+        assert!(data["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{data}");
+    }
+}
+
+#[tokio::test]
+async fn one_listener_too_many_is_refused_until_another_has_gone() {
+    let admin = Admin::start().await;
+    let mut listeners = Vec::new();
+    for _ in 0..events::LISTENERS {
+        let mut listener = admin.listen().await;
+        listener.piece().await;
+        listeners.push(listener);
+    }
+    let reply = admin.get(EVENTS).await;
+    assert_eq!(reply.status, 503, "{}", reply.body);
+    assert_eq!(admin.get("/live").await.status, 200, "others are not kept out");
+    listeners.pop();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while admin.listen().await.status != 200 {
+        assert!(Instant::now() < deadline, "the place was not freed");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn with_a_token_only_live_and_ready_are_open() {
     let admin = Admin::start_with(Some("s3cret".to_owned())).await;
     assert_eq!(admin.get("/live").await.status, 200);
@@ -404,6 +446,17 @@ impl Admin {
         tokio::join!(request, answering).0
     }
 
+    /// Begins to listen to events.
+    async fn listen(&self) -> EventStream {
+        let mut stream = TcpStream::connect(self.address).await.expect("connected");
+        let request = format!("GET {EVENTS} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut listener = EventStream { stream, read: Vec::new(), status: 0 };
+        let head = listener.through("\r\n\r\n").await;
+        listener.status = head[9..12].parse().expect("a status");
+        listener
+    }
+
     /// Sends one request on a connection of its own. `headers` may name another `Host`.
     fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> impl Future<Output = Reply> + use<> {
         let host = if headers.contains("Host:") { String::new() } else { format!("Host: {}\r\n", self.address) };
@@ -417,6 +470,35 @@ impl Admin {
             let mut reply = Vec::new();
             let _ = stream.read_to_end(&mut reply).await;
             Reply::read(&String::from_utf8(reply).expect("text"))
+        }
+    }
+}
+
+/// Events as they come, chunk by chunk.
+struct EventStream {
+    stream: TcpStream,
+    read: Vec<u8>,
+    status: u16,
+}
+
+impl EventStream {
+    /// The next event or comment, without the empty line at its end.
+    async fn piece(&mut self) -> String {
+        let size = self.through("\r\n").await;
+        assert!(usize::from_str_radix(&size, 16).is_ok_and(|size| size > 0), "{size}");
+        let piece = self.through("\r\n").await;
+        piece.strip_suffix("\n\n").unwrap_or_else(|| panic!("no whole event: {piece}")).to_owned()
+    }
+
+    async fn through(&mut self, mark: &str) -> String {
+        loop {
+            let text = String::from_utf8_lossy(&self.read).into_owned();
+            if let Some((before, _)) = text.split_once(mark) {
+                self.read.drain(..before.len() + mark.len());
+                return before.to_owned();
+            }
+            let more = tokio::time::timeout(Duration::from_secs(10), self.stream.read_buf(&mut self.read)).await;
+            assert!(more.is_ok_and(|read| read.is_ok_and(|count| count > 0)), "nothing more came after {text}");
         }
     }
 }
@@ -454,6 +536,7 @@ fn shared() -> (Shared, watch::Sender<bool>, mpsc::Receiver<ReloadRequest>) {
         reloads: Arc::default(),
         settled,
         ordered: keeps_orders(),
+        events: Events::default(),
         access_log_dropped: Arc::default(),
         started: SystemTime::UNIX_EPOCH,
     };

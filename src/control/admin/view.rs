@@ -40,6 +40,13 @@ impl Now {
     }
 }
 
+/// RFC 3339 in UTC, to the millisecond.
+pub(super) fn date(at: SystemTime) -> String {
+    let at = OffsetDateTime::from(at);
+    let at = at.replace_millisecond(at.millisecond()).unwrap_or(at);
+    at.format(&Rfc3339).unwrap_or_default()
+}
+
 /// The process answers.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct LiveView {
