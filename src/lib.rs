@@ -25,7 +25,7 @@
 //!
 //! # Imports point left, never right
 //!
-//! `config, telemetry, drain` ← `pool` ← `pins` ← `proxy` ← `control` ← `app` ← `main`.
+//! `config, telemetry, drain` ← `pool` ← `pins` ← `proxy` ← `control` ← `app, ctl` ← `main`.
 //!
 //! Within `proxy`, the folders do not import one another, except that `accept` runs the tunnels of `forward`;
 //! `proxy/mod.rs`, `attempts.rs`, `visit.rs`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
@@ -46,3 +46,5 @@ pub mod proxy;
 pub mod control;
 
 pub mod app;
+
+pub mod ctl;

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use stickpin::app::{App, Running};
 use stickpin::config;
 use stickpin::control::reload;
+use stickpin::ctl;
 use stickpin::telemetry::with_causes;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -45,6 +46,8 @@ enum Command {
     },
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
+    /// Look and order: the admin API from a shell.
+    Ctl(ctl::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Run { config } => finish(run(&config)),
         Command::Check { config } => finish(check(&config)),
         Command::Schema => finish(schema()),
+        Command::Ctl(arguments) => finish(ctl::run(&arguments, &mut std::io::stdout().lock()).map_err(Into::into)),
     }
 }
 

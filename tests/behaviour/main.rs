@@ -15,6 +15,8 @@ mod crash;
 
 mod crowd;
 
+mod ctl;
+
 mod demo;
 
 mod drain;
