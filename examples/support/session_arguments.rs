@@ -15,7 +15,11 @@ pub struct Arguments {
     #[arg(long, default_value = "app1", value_parser = name)]
     name: String,
 
-    /// Port on 127.0.0.1; 0 lets the system choose.
+    /// Address to listen on.
+    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
+    address: Ipv4Addr,
+
+    /// Port; 0 lets the system choose.
     #[arg(long, default_value_t = 0)]
     port: u16,
 
@@ -72,7 +76,7 @@ enum Sessions {
 impl Arguments {
     /// Where to listen.
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+        SocketAddr::from((self.address, self.port))
     }
 
     /// All the rest. Peers of a server that keeps its sessions to itself are of no use, and no mistake.

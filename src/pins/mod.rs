@@ -5,6 +5,17 @@
 //! home and heir are named by [`Backend::stable_hash`](crate::pool::Backend::stable_hash), which every replica and every
 //! restart gives to the same backend.
 
+pub mod store;
+
+pub mod memory;
+
+mod shelf;
+
+mod redis;
+
+pub use memory::Memory;
+pub use store::{Limits, PinStore, SharedStanding, Standing, Stores};
+
 /// The keyed hash of a session id and its pool's name.
 ///
 /// 128 bits, so that two ids never meet. The upper half is the pin's id: what the log shows and the heir follows from.
@@ -34,5 +45,5 @@ pub struct Record {
 }
 
 /// Whom a pin was learned from, so that one client cannot crowd out the others: a hash of the client's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Owner(pub u32);

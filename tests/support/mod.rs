@@ -20,6 +20,8 @@ mod process;
 
 pub mod raw;
 
+mod redis;
+
 mod running;
 
 use std::fmt::Debug;
@@ -28,6 +30,7 @@ use std::time::Duration;
 pub use admin::Admin;
 pub use backend::{Backend, BackendProcess, example};
 pub use process::StickpinProcess;
+pub use redis::RedisServer;
 pub use running::Stickpin;
 pub use shared::client::{Client, ClientError, Cookies, Reply};
 pub use shared::port::ReservedPort;

@@ -1,0 +1,141 @@
+//! A backend on a host of its own, and the network between them cut: packets vanish, nobody refuses anything. What the
+//! backend has in memory is still there when the network is back, and so are its clients.
+
+use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, Stdio};
+
+use crate::support::{Backend, Client, StickpinProcess, example, until};
+
+/// A host made of a network namespace, and a cable to it. Removed when dropped.
+struct Host {
+    name: String,
+    link: String,
+    here: Ipv4Addr,
+    there: Ipv4Addr,
+}
+
+impl Host {
+    fn new() -> Self {
+        let id = std::process::id();
+        let network = [10, 213, (id % 251) as u8];
+        let address = |last| Ipv4Addr::new(network[0], network[1], network[2], last);
+        let host = Self { name: format!("sp{id}"), link: format!("sp{id}"), here: address(1), there: address(2) };
+        let Self { name, link, here, there } = &host;
+        ip(&["netns", "add", name]);
+        ip(&["link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name]);
+        ip(&["addr", "add", &format!("{here}/30"), "dev", link]);
+        ip(&["link", "set", link, "up"]);
+        ip(&["-n", name, "addr", "add", &format!("{there}/30"), "dev", "eth0"]);
+        ip(&["-n", name, "link", "set", "eth0", "up"]);
+        host
+    }
+
+    /// From now on whatever is sent there goes to a network card that does not exist.
+    fn cut(&self) {
+        let nobody = "02:00:00:00:00:99";
+        ip(&["neigh", "replace", &self.there.to_string(), "lladdr", nobody, "dev", &self.link, "nud", "permanent"]);
+    }
+
+    fn mend(&self) {
+        ip(&["neigh", "del", &self.there.to_string(), "dev", &self.link]);
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // The cable goes with its other end.
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().expect("iproute2 is installed");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {}: {errors} (network namespaces need root)", arguments.join(" "));
+}
+
+/// A session server on that host. Killed when dropped.
+struct Server(Child);
+
+impl Server {
+    fn start(host: &Host, name: &str, port: u16) -> Self {
+        let (address, port) = (host.there.to_string(), port.to_string());
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", &host.name])
+            .arg(example("session_server"))
+            .args(["--name", name, "--address", &address, "--port", &port, "--stop-with-stdin"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it can be started");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("it says where it listens");
+        assert!(line.starts_with("listening on "), "{line}");
+        Self(child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Either fails only when it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn who_am_i(client: &mut Client) -> (String, String) {
+    let reply = client.get("/whoami").await.unwrap_or_else(|error| panic!("GET /whoami: {error}"));
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    (reply.served_by(), reply.field("user"))
+}
+
+#[tokio::test]
+async fn clients_behind_a_cut_network_take_detours_and_come_home_logged_in() {
+    const PORT: u16 = 8080;
+    let host = Host::new();
+    let _server = Server::start(&host, "far", PORT);
+    let near = Backend::start("near");
+    let stickpin = StickpinProcess::start(|front, admin| {
+        format!(
+            "listeners: [{{ address: \"{front}\" }}]\nadmin: {{ address: \"{admin}\" }}\npools:\n  shop:\n    \
+             sessions: local\n    timeouts: {{ connect: 500ms, first_byte: 2s }}\n    \
+             health: {{ http: {{ path: /health, interval: 200ms, suspect_interval: 50ms, timeout: 500ms }} }}\n    backends:\n      \
+             - {{ name: far, address: \"{}:{PORT}\" }}\n      - {}\n",
+            host.there,
+            near.yaml()
+        )
+    })
+    .await;
+    let mut admin = stickpin.admin();
+    let mut clients = Vec::new();
+    while clients.len() < 20 {
+        let mut client = stickpin.client();
+        let login = client.post("/login?user=ann", "").await.unwrap();
+        if login.served_by() == "far" {
+            clients.push(client);
+        }
+    }
+
+    host.cut();
+    admin.until_health("shop", "far", "unhealthy").await;
+    let view = admin.backend("shop", "far").await;
+    assert_eq!(view["memory"], "may_hold", "silence is no death: {view}");
+    for client in &mut clients {
+        assert_eq!(who_am_i(client).await, ("near".to_owned(), String::new()));
+    }
+
+    host.mend();
+    admin.until_health("shop", "far", "healthy").await;
+    for client in &mut clients {
+        assert_eq!(who_am_i(client).await, ("far".to_owned(), "ann".to_owned()), "home, and still logged in");
+    }
+    until("every detour was counted", async || {
+        let detours = admin.metric("stickpin_placements_total", &["placement=\"detour\"", "unreachable"]).await;
+        if detours == 20.0 { Ok(()) } else { Err(detours) }
+    })
+    .await;
+    assert_eq!(admin.metric("stickpin_rehomes_total", &[]).await, 0.0);
+    assert_eq!(admin.metric("stickpin_sessions_lost_total", &[]).await, 0.0);
+}
