@@ -22,9 +22,10 @@ use crate::control::admin::{self, ReloadCounters, ReloadRequest, Shared};
 use crate::control::reload::{self, ReloadError, Reloader};
 use crate::control::{self, restore_orders};
 use crate::drain;
+use crate::pins::Stores;
 use crate::pool::Registry;
 use crate::proxy::accept::listener::{self, Inboxes, Listening};
-use crate::proxy::snapshot::{Published, Snapshot};
+use crate::proxy::snapshot::{Lasting, Published, Snapshot};
 use crate::proxy::worker;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::events::Events;
@@ -110,14 +111,20 @@ impl App {
             .map_err(ReloadError::failed(|| "opening the access log".to_owned()))?;
         let access_log = Arc::new(access_log);
         let events = Events::default();
-        let registry = Arc::new(Registry::telling(workers, events.clone()));
-        let published = Published::new(Snapshot::new(&config, &keys, &registry, 1, Instant::now()));
+        let stores = Stores::start(&reload::pin_store(&config, base))
+            .map_err(ReloadError::failed(|| "starting the pin store".to_owned()))?;
+        let lasting = Lasting {
+            registry: Arc::new(Registry::telling(workers, events.clone())),
+            stores: Arc::new(stores),
+            gates: Arc::default(),
+        };
+        let published = Published::new(Snapshot::new(&config, &keys, &lasting, 1, Instant::now()));
         let reloader = Reloader {
             file: None,
             base: base.to_owned(),
             config,
             keys,
-            registry,
+            lasting,
             published: Arc::new(published),
             access_log: Arc::clone(&access_log),
         };

@@ -66,9 +66,15 @@ impl Client {
     /// # Errors
     /// See [`Client::send`].
     pub async fn put_json(&mut self, path: &str, value: &Value) -> Result<Reply, ClientError> {
-        let mut request = request(Method::PUT, path, value.to_string().into());
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        self.send(request).await
+        self.send(request_of_json(Method::PUT, path, value)).await
+    }
+
+    /// `POST` of a JSON value.
+    ///
+    /// # Errors
+    /// See [`Client::send`].
+    pub async fn post_json(&mut self, path: &str, value: &Value) -> Result<Reply, ClientError> {
+        self.send(request_of_json(Method::POST, path, value)).await
     }
 
     /// Sends any request, adding `Host` and the cookies where it has none, and reads the whole reply.
@@ -127,6 +133,12 @@ impl Client {
         self.connects += 1;
         Ok(sender)
     }
+}
+
+fn request_of_json(method: Method, path: &str, value: &Value) -> Request<Bytes> {
+    let mut request = request(method, path, value.to_string().into());
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    request
 }
 
 fn request(method: Method, path: &str, body: Bytes) -> Request<Bytes> {

@@ -32,7 +32,7 @@ use ipnet::IpNet;
 
 pub use problem::{Problem, Problems};
 pub use schema::schema;
-pub use units::{Pace, Percent, Weight, duration};
+pub use units::{Pace, Percent, Weight, duration, written};
 
 /// Everything the file says, with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -392,6 +392,8 @@ pub enum SameSite {
 pub struct Rehome {
     /// The rule.
     pub when_unavailable: WhenUnavailable,
+    /// What the rule is in single cases.
+    pub when: When,
     /// A pinned request waits this long for its home first.
     pub wait: Duration,
     /// With [`Sessions::Backup`], the parallel requests of one client wait at most this long for the reply to the first
@@ -423,6 +425,58 @@ pub enum OnSessionLost {
     Status(http::StatusCode),
     /// A redirect to this target, usually a page of the app's.
     Redirect(Arc<str>),
+}
+
+/// Cells of the table of `sessions` that the pool overrides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct When {
+    /// The home is full.
+    pub busy: Option<Briefly>,
+    /// It failed a moment ago.
+    pub suspect: Option<Briefly>,
+    /// It failed this very request.
+    pub connect_failed: Option<Briefly>,
+    /// It is out of reach.
+    pub unreachable: Option<Away>,
+    /// The operator disabled it.
+    pub disabled: Option<Away>,
+    /// The operator drains it.
+    pub draining: Option<Drained>,
+    /// Its process is gone.
+    pub gone: Option<Away>,
+    /// It was out of reach for longer than `hold_home`.
+    pub hold_over: Option<Away>,
+}
+
+/// What may be done while a home cannot serve for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Briefly {
+    /// Wait for it as long as the pool says, then serve the request elsewhere.
+    Wait,
+    /// Serve the request elsewhere.
+    Detour,
+    /// 503.
+    Refuse,
+}
+
+/// What may be done while a home is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Away {
+    /// Serve requests elsewhere; the pin stays.
+    Detour,
+    /// Move the pin.
+    Rehome,
+    /// 503.
+    Refuse,
+}
+
+/// What may be done while a home is drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Its clients stay, until the deadline if there is one.
+    Keep,
+    /// They move, at the pace of the drain.
+    Rehome,
 }
 
 /// See [`Rehome::when_unavailable`].

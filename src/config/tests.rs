@@ -241,7 +241,7 @@ fn short_forms_and_spelled_out_forms_are_both_read() {
     let rebalance = |text: &str| parse(&pool_with(text)).pools.remove(0).rebalance;
     assert_eq!((rebalance(""), rebalance("rebalance: off"), rebalance("rebalance: false")), (None, None, None));
     let Rebalance { when_above, pace, idle_for } = rebalance("rebalance: { when_above: 2, idle_for: 0s }").unwrap();
-    assert_eq!((when_above, pace, idle_for), (2.0, Pace::parse("1%/m").unwrap(), Duration::ZERO));
+    assert_eq!((when_above, pace, idle_for), (2.0, "1%/m".parse().unwrap(), Duration::ZERO));
     let drain = parse(&pool_with("drain: { pace: 10%/h }"));
     assert_eq!(drain.pools[0].drain_pace.to_string(), "10%/h");
 

@@ -29,4 +29,5 @@ pub use pace::Pace;
 pub(super) use scalar::{Scalar, scalar};
 pub(super) use size::Size;
 pub use time::duration;
-pub(super) use time::{NonZeroTime, Time, written};
+pub use time::written;
+pub(super) use time::{NonZeroTime, Time};

@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::{Schema, json_schema};
 
 use super::units::{Scalar, scalar};
-use super::{Balance, PinOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey};
+use super::{Away, Balance, Briefly, Drained, PinOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey};
 
 /// Gives each variant its word. A `true` or `false` in brackets after it is read as that variant too.
 macro_rules! words {
@@ -71,6 +71,12 @@ words!(pub Balance {
 });
 
 words!(pub WhenUnavailable { Rehome = "rehome", Detour = "detour", Refuse = "refuse" });
+
+words!(pub Briefly { Wait = "wait", Detour = "detour", Refuse = "refuse" });
+
+words!(pub Away { Detour = "detour", Rehome = "rehome", Refuse = "refuse" });
+
+words!(pub Drained { Keep = "keep", Rehome = "rehome" });
 
 words!(pub Secure { Auto = "auto", Always = "always" (true), Never = "never" (false) });
 

@@ -12,7 +12,9 @@ use super::units::{
     Statuses, Time, Weight, Whole,
 };
 use super::words::{HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, ProbeMethod, Separator};
-use super::{Balance, HostPattern, PinOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey};
+use super::{
+    Away, Balance, Briefly, Drained, HostPattern, PinOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey,
+};
 
 /// A configuration file of Stickpin.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -270,6 +272,8 @@ pub(super) struct Rehome {
     /// `rehome` as `sessions` allows, `detour` to never move the pin, `refuse` for 503 until the home is back.
     /// Default: rehome.
     pub(super) when_unavailable: Given<WhenUnavailable>,
+    /// What happens in single cases, where that is to differ from what `sessions` means.
+    pub(super) when: Given<When>,
     /// A pinned request waits this long for its home first. Default: 0s.
     pub(super) wait: Given<Time>,
     /// With `sessions: backup`, the parallel requests of one client wait at most this long for the reply to the first one
@@ -301,6 +305,28 @@ impl Full for Rebalance {}
 pub(super) struct Drain {
     /// How fast it moves the pins that may be moved, as a share of those there were when it began. Default: 5%/s.
     pub(super) pace: Given<Pace>,
+}
+
+/// What happens to a pinned client while its home is in one of these states. Default: as `sessions` means.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct When {
+    /// It is full.
+    pub(super) busy: Given<Briefly>,
+    /// It failed a moment ago.
+    pub(super) suspect: Given<Briefly>,
+    /// It failed this very request.
+    pub(super) connect_failed: Given<Briefly>,
+    /// It is out of reach, and may still hold the session.
+    pub(super) unreachable: Given<Away>,
+    /// The operator disabled it.
+    pub(super) disabled: Given<Away>,
+    /// The operator drains it.
+    pub(super) draining: Given<Drained>,
+    /// Its process is gone, and its memory with it.
+    pub(super) gone: Given<Away>,
+    /// It was out of reach for longer than `hold_home`.
+    pub(super) hold_over: Given<Away>,
 }
 
 /// What a client gets whose session is lost; one of the keys.

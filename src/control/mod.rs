@@ -41,6 +41,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether every backend has been measured.
 const SETTLING: Duration = Duration::from_millis(10);
 
+/// How long a stop waits for pins to be written to the store that replicas share.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What the control plane is made of.
 #[derive(Debug)]
 pub struct Setup {
@@ -106,7 +109,10 @@ async fn serve(setup: Setup) -> io::Result<()> {
                 // Whoever gave the order may be gone; it is in force all the same.
                 let _ = notice.send(kept);
             }
-            () = drain.stopped() => return Ok(()),
+            () = drain.stopped() => {
+                reloader.lasting.stores.stop(FLUSH_TIMEOUT).await;
+                return Ok(());
+            }
         }
     }
 }
@@ -145,7 +151,7 @@ async fn settle(published: Arc<Published>, settled: watch::Sender<bool>) {
 async fn count_pins(published: Arc<Published>) {
     loop {
         let snapshot = published.load();
-        pins::count(&snapshot, Instant::now());
+        pins::count(&snapshot, Instant::now(), wall_seconds());
         let backends = snapshot.pools.iter().map(|pool| pool.members.len()).sum::<usize>();
         let pause = COUNT_PER_BACKEND * u32::try_from(backends).unwrap_or(u32::MAX);
         drop(snapshot);
@@ -181,6 +187,11 @@ pub fn restore_orders(state_dir: &Path, published: &Published) {
         }
         Err(error) => tracing::error!(%error, "the operator's orders could not be read; going on without"),
     }
+}
+
+fn wall_seconds() -> u32 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
 fn moment() -> Moment {

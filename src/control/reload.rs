@@ -9,10 +9,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::state_dir;
-use crate::config::{Config, Problems};
-use crate::pool::Registry;
+use crate::config::{self, Config, Problems};
 use crate::proxy::affinity::KeyRing;
-use crate::proxy::snapshot::{Published, Snapshot};
+use crate::proxy::snapshot::{Lasting, Published, Snapshot};
 use crate::telemetry::access_log::AccessLog;
 
 /// Why a file could not take effect.
@@ -105,6 +104,15 @@ pub fn keys(config: &Config, base: &Path, had: Option<&KeyRing>) -> Result<KeyRi
     Ok(KeyRing::from_random(key))
 }
 
+/// The pin store's settings, with its file where it is from here.
+pub fn pin_store(config: &Config, base: &Path) -> config::PinStore {
+    let mut settings = config.pin_store.clone();
+    if let Some(file) = settings.redis.as_mut().and_then(|redis| redis.password_file.as_mut()) {
+        *file = base.join(&*file);
+    }
+    settings
+}
+
 /// What is wrong with the files that a configuration names, one problem each, with the key that names it. Writes nothing.
 pub fn unusable_files(config: &Config, base: &Path) -> Vec<String> {
     let mut problems = Vec::new();
@@ -122,6 +130,11 @@ pub fn unusable_files(config: &Config, base: &Path) -> Vec<String> {
         if let Err(error) = super::admin::read_token(&file) {
             problems.push(format!("admin.token_file: {}: {error}", file.display()));
         }
+    }
+    if let Some(file) = pin_store(config, base).redis.and_then(|redis| redis.password_file)
+        && let Err(error) = std::fs::read_to_string(&file)
+    {
+        problems.push(format!("pin_store.redis.password_file: {}: {error}", file.display()));
     }
     if let Some(state_dir) = &config.state_dir {
         let folder = base.join(state_dir);
@@ -152,7 +165,7 @@ pub struct Reloader {
     /// The keys in force.
     pub keys: KeyRing,
     /// What outlives each generation.
-    pub registry: Arc<Registry>,
+    pub lasting: Lasting,
     /// Where snapshots go.
     pub published: Arc<Published>,
     /// Opened again at each reload, so that its file can be rotated.
@@ -174,6 +187,10 @@ impl Reloader {
         self.access_log
             .reopen(&config.access_log)
             .map_err(ReloadError::failed(|| "opening the access log".to_owned()))?;
+        self.lasting
+            .stores
+            .configure(&pin_store(&config, &self.base))
+            .map_err(ReloadError::failed(|| "starting another pin store".to_owned()))?;
         self.tell_what_needs_a_restart(&config);
         self.config = config;
         self.keys = keys;
@@ -183,7 +200,7 @@ impl Reloader {
     /// Publishes the configuration in force once more, for weights that tables were built from.
     pub fn publish(&self) -> u64 {
         let generation = self.published.generation() + 1;
-        let snapshot = Snapshot::new(&self.config, &self.keys, &self.registry, generation, Instant::now());
+        let snapshot = Snapshot::new(&self.config, &self.keys, &self.lasting, generation, Instant::now());
         self.published.publish(snapshot);
         generation
     }
@@ -193,6 +210,8 @@ impl Reloader {
         let changed = [
             ("listeners", old.listeners != new.listeners),
             ("workers", old.workers != new.workers),
+            ("pin_store.max_pins", old.pin_store.max_pins != new.pin_store.max_pins),
+            ("pin_store.max_pins_per_client", old.pin_store.max_pins_per_client != new.pin_store.max_pins_per_client),
             ("admin", old.admin != new.admin),
             ("state_dir", old.state_dir != new.state_dir),
         ];

@@ -20,8 +20,8 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::config;
+use crate::config::Pace;
 use crate::control::admin::read_token;
-use crate::pool::Pace;
 use client::Client;
 
 /// Which endpoint, and what to do.

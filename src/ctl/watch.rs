@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::{CtlError, Output, Target, text};
-use crate::pool::Pace;
+use crate::config::Pace;
+use crate::pool::drain::time_for;
 
 /// How often a drain is asked after.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -49,7 +50,7 @@ pub(super) async fn drain<W: Write>(
         }
         // At the deadline they begin to leave, at the drain's pace.
         let pace = drain["pace"].as_str().and_then(|pace| pace.parse().ok()).unwrap_or(Pace::DRAIN);
-        if deadline.is_some_and(|deadline| ordered.elapsed() > deadline + pace.time_for(1.0) + GRACE) {
+        if deadline.is_some_and(|deadline| ordered.elapsed() > deadline + time_for(1.0, pace.per_second()) + GRACE) {
             return Err(CtlError::NotDrained(format!("the deadline has passed: {}", text::drain(drain))));
         }
         tokio::time::sleep(ASK_EVERY).await;

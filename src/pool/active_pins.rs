@@ -124,15 +124,6 @@ impl ActivePins {
         }
     }
 
-    /// Whether the pin's cell was touched within the idle time, by this pin or another.
-    pub fn is_touched(&self, pin_id: u64, now: Moment) -> bool {
-        let (byte, place) = locate(pin_id);
-        let value = self.bytes[byte].load(Ordering::Relaxed) / PLACES[place] % VALUES;
-        let (quarter, idle_ms) = (self.quarter.load(Ordering::Relaxed), self.idle_ms.load(Ordering::Relaxed));
-        let touched = quarter_of(value, quarter).map(|touched| now.rescale(touched, idle_ms));
-        touched.is_some_and(|touched| now.quarter.saturating_sub(touched) < AGES)
-    }
-
     /// Takes the pin's cell for one that was not touched. Only whoever records may call it.
     pub fn forget(&self, pin_id: u64) {
         let (byte, place) = locate(pin_id);
@@ -497,9 +488,7 @@ mod tests {
         record(&sketch, pins(13, 100), at(1.0));
         record(&departed, pins(13, 100), at(1.0));
         let back = pins(13, 1).next().expect("one pin");
-        assert!(departed.is_touched(back, at(1.9)) && !departed.is_touched(back, at(2.3)));
         departed.forget(back);
-        assert!(!departed.is_touched(back, at(1.0)));
         assert!((estimate_left([&sketch], &departed, at(1.0)) - 1.0).abs() < 0.1);
     }
 

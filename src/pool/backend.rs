@@ -1,7 +1,7 @@
 //! One backend: its identity, and what is known of it for as long as it exists, whatever the file says meanwhile.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 use super::active_pins::{ActivePins, Moment, estimate, estimate_left};
 use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, Thresholds};
-use super::drain::{Drain, DrainOrder, History};
-use super::pace::Pace;
+use super::departures::Departures;
+use super::drain::{Drain, DrainOrder, History, time_for};
+use super::rebalance::Role;
+use crate::config::Pace;
 use crate::telemetry::counters::BackendCounters;
 use crate::telemetry::events::{Event, Events};
 
@@ -60,12 +62,14 @@ pub struct Backend {
     active_pins: AtomicU64,
     /// Which life of its process it is; see [`super::instance`].
     instance: AtomicU32,
+    /// What evening out makes of it; see [`super::rebalance`].
+    role: AtomicU8,
     /// Since when its pinned clients cannot be served, as [`Backend::drain_since`] counts; 0 while they can.
     unavailable_since: AtomicU64,
     /// By worker; made when the first pin is used.
     pins: Box<[OnceLock<Box<ActivePins>>]>,
     /// Pins that moved away, of all workers; made when the first one does.
-    departed: OnceLock<Box<Mutex<ActivePins>>>,
+    departures: OnceLock<Mutex<Departures>>,
     /// From when on turns to leave are counted, in milliseconds after `known_since` plus one; 0 without a drain.
     drain_since: AtomicU64,
     /// When whoever is left has to go, in the same way; 0 without a deadline.
@@ -164,9 +168,10 @@ impl Backend {
             in_flight: AtomicU32::new(0),
             active_pins: AtomicU64::new(0),
             instance: AtomicU32::new(0),
+            role: AtomicU8::new(Role::Settled as u8),
             unavailable_since: AtomicU64::new(0),
             pins: (0..workers).map(|_| OnceLock::new()).collect(),
-            departed: OnceLock::new(),
+            departures: OnceLock::new(),
             drain_since: AtomicU64::new(0),
             drain_until: AtomicU64::new(0),
             drain_turned: AtomicU64::new(0),
@@ -245,23 +250,23 @@ impl Backend {
     }
 
     /// Notes that a pin moved away: it no longer counts here, though it was used here within the idle time. Several
-    /// requests of a client that moves may say so; it is counted once. Takes a lock: not for every request.
-    pub fn note_departure(&self, pin_id: u64, now: Instant, idle_timeout: Duration) {
+    /// requests of a client that moves may say so; it is counted once, and whether this was the first is given back.
+    /// Takes a lock: not for every request.
+    pub fn note_departure(&self, pin_id: u64, now: Instant, idle_timeout: Duration) -> bool {
         let moment = Moment::new(now.duration_since(self.known_since), idle_timeout);
-        let departed = self.departed.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner);
-        let is_first = !departed.is_touched(pin_id, moment);
-        departed.record(pin_id, moment);
+        let departures = self.departures.get_or_init(|| Mutex::new(Departures::new(now)));
+        let is_first = departures.lock().unwrap_or_else(PoisonError::into_inner).note(pin_id, now, moment);
         if is_first {
-            // The next count sets right what two pins in one cell get wrong.
             let less = |pins: u64| Some(pins.saturating_sub(1));
             let _ = self.active_pins.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
+        is_first
     }
 
     /// Notes that a pin moved here from elsewhere: if it had left before, it is back. Takes a lock if any pin ever left.
     pub fn note_arrival(&self, pin_id: u64) {
-        if let Some(departed) = self.departed.get() {
-            departed.lock().unwrap_or_else(PoisonError::into_inner).forget(pin_id);
+        if let Some(departures) = self.departures.get() {
+            departures.lock().unwrap_or_else(PoisonError::into_inner).forget(pin_id);
         }
         self.pinned_one();
     }
@@ -271,10 +276,10 @@ impl Backend {
     pub fn count_active_pins(&self, now: Instant, idle_timeout: Duration) {
         let moment = Moment::new(now.duration_since(self.known_since), idle_timeout);
         let shards = self.pins.iter().filter_map(|pins| pins.get()).map(|pins| &**pins);
-        let pins = match self.departed.get() {
-            Some(departed) => {
-                let departed = departed.lock().unwrap_or_else(PoisonError::into_inner);
-                estimate_left(shards, &departed, moment)
+        let pins = match self.departures.get() {
+            Some(departures) => {
+                let departures = departures.lock().unwrap_or_else(PoisonError::into_inner);
+                estimate_left(shards, &departures.sketch, moment)
             }
             None => estimate(shards, moment),
         };
@@ -291,6 +296,21 @@ impl Backend {
     pub fn set_instance(&self, instance: u32) -> bool {
         let before = self.instance.swap(instance, Ordering::AcqRel);
         before != 0 && before != instance
+    }
+
+    /// Whether it gives clients away, or takes them, to even out the pool.
+    pub fn role(&self) -> Role {
+        match self.role.load(Ordering::Relaxed) {
+            role if role == Role::Sheds as u8 => Role::Sheds,
+            role if role == Role::Receives as u8 => Role::Receives,
+            _ => Role::Settled,
+        }
+    }
+
+    /// Set by whoever counts pins.
+    pub fn set_role(&self, role: Role) {
+        // Relaxed: a request that sees it a moment late loses nothing.
+        self.role.store(role as u8, Ordering::Relaxed);
     }
 
     /// How long its pinned clients could not be served; zero while they can.
@@ -469,7 +489,7 @@ impl Backend {
         let until = self.drain_until.load(Ordering::Relaxed).checked_sub(1)?;
         let deadline = self.known_since.checked_add(Duration::from_millis(until))?;
         let turn = pin_id.map_or(0.0, |pin_id| self.turn(pin_id));
-        deadline.checked_add(Pace::new(self.drain_pace())?.time_for(turn))
+        deadline.checked_add(time_for(turn, self.drain_pace()))
     }
 
     /// Whether a drain has come to its end: nobody is left.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::pace::Pace;
+use crate::config::Pace;
 
 /// What an operator orders.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,8 +91,8 @@ impl Drain {
             return None;
         }
         let last_turn = match leaving {
-            Leaving::InTurn => Some(self.paced_since + self.pace.time_for(1.0 - self.turned_before)),
-            Leaving::AtDeadline => self.deadline.map(|deadline| deadline + self.pace.time_for(1.0)),
+            Leaving::InTurn => Some(self.paced_since + time_for(1.0 - self.turned_before, self.pace.per_second())),
+            Leaving::AtDeadline => self.deadline.map(|deadline| deadline + time_for(1.0, self.pace.per_second())),
             Leaving::Never => None,
         };
         if leaving == Leaving::InTurn && last_turn.is_some_and(|last| last > now) {
@@ -151,6 +151,14 @@ impl History {
         (time >= Self::LEAST / 2 && half >= Self::LEAST / 2 && before > pins)
             .then(|| (before - pins) as f64 / time.as_secs_f64())
     }
+}
+
+/// How long this share of the whole takes at so much of it a second; a century when it is longer than that.
+pub fn time_for(share: f64, per_second: f64) -> Duration {
+    const LONGEST: f64 = 100.0 * 365.0 * 86_400.0;
+    // Without a pace it never is: the division gives infinity, or for nothing at all no number.
+    let seconds = if per_second > 0.0 { share / per_second } else { LONGEST };
+    Duration::from_secs_f64(seconds.clamp(0.0, LONGEST))
 }
 
 #[cfg(test)]

@@ -14,9 +14,11 @@ pub mod heir;
 
 pub mod active_pins;
 
-pub mod pace;
+mod departures;
 
 pub mod drain;
+
+pub mod rebalance;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +28,6 @@ pub use backend::{Backend, BackendId, Standing};
 pub use condition::{AdminState, Evidence, Failure, Health, Memory, Thresholds};
 pub use drain::{Drain, DrainOrder};
 pub use heir::heir;
-pub use pace::Pace;
 pub use registry::Registry;
 
 /// A backend as one snapshot sees it: its lasting state, and the settings of this generation.
@@ -36,4 +37,13 @@ pub struct Member {
     pub backend: Arc<Backend>,
     /// Where to connect.
     pub address: SocketAddr,
+    /// Most active pins with which it still gets new clients; `None` for no bound.
+    pub max_pins: Option<u64>,
+}
+
+impl Member {
+    /// Whether it has as many clients as it may: pinned ones stay, new ones go elsewhere.
+    pub fn is_full(&self) -> bool {
+        self.max_pins.is_some_and(|most| self.backend.active_pins() >= most)
+    }
 }

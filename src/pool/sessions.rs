@@ -1,6 +1,6 @@
 //! Where the session lives decides what may be done to a pinned client: the table of the design, as one match.
 
-use crate::config::Sessions;
+use crate::config::{Away, Briefly, Drained, Sessions, When};
 
 /// What is the matter with the home that a pin names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +41,22 @@ impl HomeState {
         Self::HoldOver,
         Self::Removed,
     ];
+
+    /// In words, as a sentence about the home goes on.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "is available",
+            Self::Busy => "is busy",
+            Self::Suspect => "is suspect",
+            Self::AttemptFailed => "failed this request",
+            Self::Unreachable => "is out of reach",
+            Self::Disabled => "is disabled",
+            Self::Draining => "is draining",
+            Self::Gone => "is gone",
+            Self::HoldOver => "was away too long",
+            Self::Removed => "was removed",
+        }
+    }
 }
 
 /// What may be done to a pinned client.
@@ -58,6 +74,56 @@ pub enum Permit {
     RehomeLost,
     /// Move the pin to the heir, at the pace of the drain; until its turn comes the client stays.
     RehomePaced,
+    /// The same, though the session cannot follow.
+    RehomePacedLost,
+    /// Answer with an error, once the request has waited as long as the pool says.
+    Refuse,
+}
+
+/// What may be done to the pinned clients of one pool: the table's column for its `sessions`, and what the pool overrides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permits([Permit; HomeState::ALL.len()]);
+
+impl Permits {
+    /// The column for these sessions, with these cells changed.
+    pub fn new(sessions: Sessions, when: &When) -> Self {
+        let is_lost = sessions == Sessions::Local;
+        let briefly = |word: Briefly| match word {
+            Briefly::Wait => Permit::WaitThenDetour,
+            Briefly::Detour => Permit::Detour,
+            Briefly::Refuse => Permit::Refuse,
+        };
+        let away = |word: Away| match word {
+            Away::Detour => Permit::Detour,
+            Away::Rehome if is_lost => Permit::RehomeLost,
+            Away::Rehome => Permit::Rehome,
+            Away::Refuse => Permit::Refuse,
+        };
+        let drained = |word: Drained| match word {
+            Drained::Keep => Permit::Keep,
+            Drained::Rehome if is_lost => Permit::RehomePacedLost,
+            Drained::Rehome => Permit::RehomePaced,
+        };
+        Self(HomeState::ALL.map(|home| {
+            let overridden = match home {
+                HomeState::Available | HomeState::Removed => None,
+                HomeState::Busy => when.busy.map(briefly),
+                HomeState::Suspect => when.suspect.map(briefly),
+                HomeState::AttemptFailed => when.connect_failed.map(briefly),
+                HomeState::Unreachable => when.unreachable.map(away),
+                HomeState::Disabled => when.disabled.map(away),
+                HomeState::Draining => when.draining.map(drained),
+                HomeState::Gone => when.gone.map(away),
+                HomeState::HoldOver => when.hold_over.map(away),
+            };
+            overridden.unwrap_or(permit(sessions, home))
+        }))
+    }
+
+    /// What may be done when the home is in this state. One look.
+    pub fn of(&self, home: HomeState) -> Permit {
+        self.0[home as usize]
+    }
 }
 
 /// The table: what `sessions` allows when the home is in this state. Constant time.
@@ -106,6 +172,43 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_pool_changes_the_cells_it_names_and_no_others() {
+        for (place, home) in HomeState::ALL.into_iter().enumerate() {
+            assert_eq!(home as usize, place);
+        }
+        for sessions in [Sessions::Local, Sessions::Replicated, Sessions::Backup, Sessions::External] {
+            let plain = Permits::new(sessions, &When::default());
+            assert!(HomeState::ALL.into_iter().all(|home| plain.of(home) == permit(sessions, home)));
+        }
+        let when = When {
+            busy: Some(Briefly::Refuse),
+            suspect: Some(Briefly::Detour),
+            unreachable: Some(Away::Rehome),
+            gone: Some(Away::Detour),
+            draining: Some(Drained::Rehome),
+            ..When::default()
+        };
+        let local = Permits::new(Sessions::Local, &when);
+        let expected = [
+            Permit::Keep,
+            Permit::Refuse,
+            Permit::Detour,
+            Permit::WaitThenDetour,
+            Permit::RehomeLost,
+            Permit::Detour,
+            Permit::RehomePacedLost,
+            Permit::Detour,
+            Permit::RehomeLost,
+            Permit::RehomeLost,
+        ];
+        assert_eq!(HomeState::ALL.map(|home| local.of(home)), expected);
+        let external = Permits::new(Sessions::External, &When { disabled: Some(Away::Detour), ..when });
+        assert_eq!(external.of(HomeState::Unreachable), Permit::Rehome);
+        assert_eq!(external.of(HomeState::Disabled), Permit::Detour);
+        assert_eq!(external.of(HomeState::Draining), Permit::RehomePaced);
+    }
+
     /// The table that operators read says what the code does.
     #[test]
     fn the_readme_shows_this_table() {
@@ -117,23 +220,12 @@ mod tests {
             Permit::Rehome => "rehome",
             Permit::RehomeLost => "rehome, session lost",
             Permit::RehomePaced => "rehome, paced",
-        };
-        let label = |home: HomeState| match home {
-            HomeState::Available => "is available",
-            HomeState::Busy => "is busy",
-            HomeState::Suspect => "is suspect",
-            HomeState::AttemptFailed => "failed this request",
-            HomeState::Unreachable => "is out of reach",
-            HomeState::Disabled => "is disabled",
-            HomeState::Draining => "is draining",
-            HomeState::Gone => "is gone",
-            HomeState::HoldOver => "was away too long",
-            HomeState::Removed => "was removed",
+            Permit::RehomePacedLost | Permit::Refuse => unreachable!("only when a pool says so"),
         };
         for home in HomeState::ALL {
             let cells = [Sessions::Local, Sessions::Replicated, Sessions::Backup, Sessions::External]
                 .map(|sessions| words(permit(sessions, home)));
-            let row = format!("| {} | {} |", label(home), cells.join(" | "));
+            let row = format!("| {} | {} |", home.as_str(), cells.join(" | "));
             assert!(readme.contains(&row), "the README lacks {row}");
         }
     }

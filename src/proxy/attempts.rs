@@ -5,7 +5,6 @@
 
 use std::io::Write as _;
 use std::rc::Rc;
-use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, header};
@@ -18,17 +17,16 @@ use super::forward::{
     AttemptError, Begun, Exchange, HeadError, Outgoing, ReplyHead, RequestBody, RequestHead, expects_continue,
     is_idempotent,
 };
+use super::passage::Passage;
 use super::respond::headers;
 use super::snapshot::Pool;
 use super::view::{Slot, View};
-use super::visit::{Destination, Moved, Next, Visit};
+use super::visit::{Destination, Moved, Next, Visit, pin_owner};
+use super::wait::Wait;
 use super::{Journal, Proxy, Target};
-use crate::config::OnSessionLost;
-use crate::pool::{Backend, Evidence, Thresholds};
+use crate::config::{OnSessionLost, Sessions};
+use crate::pool::{Evidence, Thresholds};
 use crate::telemetry::words::{Placement, RetryReason};
-
-/// How often a home that is waited for is asked again.
-const WAIT_STEP: Duration = Duration::from_millis(50);
 
 /// One request, as all its attempts see it.
 pub(super) struct Request<'a> {
@@ -79,6 +77,8 @@ impl Proxy {
         let mut wait = Wait::new(pool.settings.rehome.wait);
         let mut failed = None;
         let mut retries = 0;
+        let mut passage = Passage::new(pool);
+        let mut is_agreed = false;
         loop {
             let next = {
                 let (mut balancer, mut rng) = (local.balancer.borrow_mut(), self.rng.borrow_mut());
@@ -104,9 +104,27 @@ impl Proxy {
                 self.note_placed(request, &destination, &mut visit);
                 return Ok(Outcome::SessionLost(visit));
             }
+            if destination.moved.is_some() && !is_agreed {
+                is_agreed = true;
+                if !visit
+                    .agree(pool, &destination, || pin_owner(request.client.origin.client(&request.parts.headers)))
+                    .await
+                {
+                    continue;
+                }
+            }
+            if passage.is_due(&destination) && passage.pass(request, &visit, &destination).await {
+                // Whoever takes over may have changed meanwhile.
+                continue;
+            }
+            if destination.placement == Placement::New && pool.settings.sessions == Sessions::Backup {
+                let mut ids = local.new_ids.borrow_mut();
+                visit.name_pin(|| ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
+            }
             journal.attempts += 1;
-            match self.try_one(request, &destination, body).await {
+            match self.try_one(request, &visit, &destination, body).await {
                 Ok((begun, slot)) => {
+                    passage.open();
                     self.note_success(request, &destination, &mut visit, &begun, journal);
                     let Begun { head, exchange, .. } = begun;
                     return Ok(Outcome::Served(Served {
@@ -147,6 +165,7 @@ impl Proxy {
     async fn try_one(
         &self,
         request: &Request<'_>,
+        visit: &Visit,
         destination: &Destination,
         body: RequestBody,
     ) -> Result<(Begun, Slot), (AttemptError, RequestBody)> {
@@ -154,7 +173,7 @@ impl Proxy {
         let member = &pool.members[destination.member];
         let slot = Slot::hold(request.view, request.pool, destination.member);
         let (parts, client) = (request.parts, request.client);
-        let own_lines = own_lines(request, destination);
+        let own_lines = own_lines(request, visit, destination);
         let upgrade = wanted_upgrade(parts);
         let head = RequestHead {
             method: &parts.method,
@@ -166,15 +185,8 @@ impl Proxy {
             upgrade,
             own_lines: &own_lines,
         };
-        let write_head = |out: &mut Vec<u8>, body: &RequestBody| {
-            head.write(out, body, |line, out| match &pool.cookie {
-                Some(cookie) if cookie.name.contains(line) => cookie.name.strip_into(line, out),
-                Some(_) | None => {
-                    out.extend_from_slice(line);
-                    !line.is_empty()
-                }
-            })
-        };
+        let write_head =
+            |out: &mut Vec<u8>, body: &RequestBody| head.write(out, body, |line, out| pool.strip_cookies(line, out));
         let outgoing = Outgoing {
             method: &parts.method,
             expects_continue: !body.is_empty() && expects_continue(parts.version, &parts.headers),
@@ -214,7 +226,7 @@ impl Proxy {
         let mut ids = request.view.local(request.pool).new_ids.borrow_mut();
         visit.served(pool, destination, || ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
         if let Some(moved) = destination.moved {
-            self.note_rehome(pool, &moved, destination.member);
+            self.note_rehome(pool, &moved, destination.member, visit.pin_id());
         }
         if destination.session_lost.is_some() {
             pool.counters.shard(self.worker).sessions_lost.add(1);
@@ -223,24 +235,31 @@ impl Proxy {
 
     /// Counts the client's pin as active where it was served.
     pub(super) fn note_pin(&self, pool: &Pool, visit: &Visit, destination: &Destination) {
-        let (Some(pin), Some(cookie)) = (visit.pin_id(), &pool.cookie) else { return };
+        let Some(pin) = visit.pin_id() else { return };
         let backend = &pool.members[destination.member].backend;
-        backend.record_pin(self.worker, pin, self.clock.coarse_now(), cookie.idle_timeout);
+        if !pool.counts_in_store() {
+            backend.record_pin(self.worker, pin, self.clock.coarse_now(), pool.idle_timeout);
+        }
         match destination.placement {
             Placement::New => backend.pinned_one(),
             Placement::Rehomed(_) => backend.note_arrival(pin),
             Placement::Kept | Placement::Detour(_) | Placement::Refused | Placement::Unpinned => {}
         }
-        if let Some(from) = destination.moved.and_then(|moved| moved.from) {
-            pool.members[from].backend.note_departure(pin, self.clock.coarse_now(), cookie.idle_timeout);
-        }
     }
 
-    /// Counts a pin that moved.
-    pub(super) fn note_rehome(&self, pool: &Pool, moved: &Moved, to: usize) {
-        let removed = "removed".into();
-        let name = |member: usize| &pool.members[member].backend.id().name;
-        pool.counters.rehomed(moved.from.map_or(&removed, name), name(to), moved.reason);
+    /// Counts a pin that moved: once, though several requests of its client may find it so at the same moment.
+    pub(super) fn note_rehome(&self, pool: &Pool, moved: &Moved, to: usize, pin_id: Option<u64>) {
+        let is_first = match (moved.from, pin_id) {
+            (Some(from), Some(pin_id)) => {
+                pool.members[from].backend.note_departure(pin_id, self.clock.coarse_now(), pool.idle_timeout)
+            }
+            _ => true,
+        };
+        if is_first {
+            let removed = "removed".into();
+            let name = |member: usize| &pool.members[member].backend.id().name;
+            pool.counters.rehomed(moved.from.map_or(&removed, name), name(to), moved.reason);
+        }
     }
 
     fn note_failure(&self, request: &Request<'_>, destination: &Destination, error: &AttemptError) {
@@ -274,9 +293,16 @@ fn retry_reason(error: &AttemptError) -> Option<RetryReason> {
     }
 }
 
-/// What a new home is told about the client that was moved to it.
-fn own_lines(request: &Request<'_>, destination: &Destination) -> Vec<u8> {
+/// What a backend is told: a new home about the client that was moved to it, and where sessions have one copy, who is to
+/// have it.
+fn own_lines(request: &Request<'_>, visit: &Visit, destination: &Destination) -> Vec<u8> {
     let mut lines = Vec::new();
+    let pool = request.view.pool(request.pool);
+    if pool.settings.sessions == Sessions::Backup
+        && let Some(heir) = visit.heir(pool, destination.member)
+    {
+        let _ = write!(lines, "stickpin-heir: {}\r\n", pool.members[heir].backend.id().name);
+    }
     if let Some(moved) = destination.moved {
         let members = &request.view.pool(request.pool).members;
         let from = moved.from.map_or("removed", |from| &*members[from].backend.id().name);
@@ -318,32 +344,4 @@ fn pass_interim(client: &ClientConnection, version: Version, head: &ReplyHead) {
     }
     text.extend_from_slice(b"\r\n");
     client.send_interim(&text);
-}
-
-/// How long a request has waited for its home.
-struct Wait {
-    limit: Duration,
-    begun: Option<Instant>,
-}
-
-impl Wait {
-    fn new(limit: Duration) -> Self {
-        Self { limit, begun: None }
-    }
-
-    fn has_begun(&self) -> bool {
-        self.begun.is_some()
-    }
-
-    fn is_over(&self) -> bool {
-        self.limit.is_zero() || self.begun.is_some_and(|begun| begun.elapsed() >= self.limit)
-    }
-
-    /// Waits until the home's standing changes, but not long: a home that listens again is found by trying.
-    async fn step(&mut self, home: &Backend) {
-        let begun = *self.begun.get_or_insert_with(Instant::now);
-        let left = self.limit.saturating_sub(begun.elapsed()).min(WAIT_STEP);
-        // Either way the caller looks again.
-        let _ = tokio::time::timeout(left, home.changed()).await;
-    }
 }

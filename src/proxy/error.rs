@@ -16,6 +16,8 @@ pub(super) enum ProxyError {
     NoBackend,
     /// The pool's policy says that a client without its home gets an error.
     Refused,
+    /// The pool places requests by an affinity key, and turns away those without one.
+    NoAffinityKey,
     /// The last attempt failed.
     Attempt(AttemptError),
     /// The whole request took too long.
@@ -27,7 +29,9 @@ impl ProxyError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(BadRequest::Connect) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BadRequest(_) | Self::Attempt(AttemptError::ClientBody(_)) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::NoAffinityKey | Self::Attempt(AttemptError::ClientBody(_)) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Attempt(AttemptError::ClientStalled) => StatusCode::REQUEST_TIMEOUT,
             Self::NoBackend

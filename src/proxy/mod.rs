@@ -26,13 +26,19 @@ mod deadline;
 
 mod error;
 
+pub mod gate;
+
 mod journal;
+
+mod passage;
 
 mod relay;
 
 mod view;
 
-mod visit;
+pub mod visit;
+
+mod wait;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -50,7 +56,6 @@ use crate::config::Sessions;
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::words::Placement;
 use accept::request::{Target, check};
-use affinity::app_cookie::begins_session;
 use attempts::{Outcome, Served};
 use client_connection::{ClientConnection, Tunnel};
 use deadline::Deadlines;
@@ -60,9 +65,9 @@ use forward::tunnel::BackendEnd;
 use journal::Journal;
 use relay::{Page, Relay, ReplyBody};
 use respond::{error_page, headers};
-use snapshot::{Pool, Published};
+use snapshot::{Affinity, Pool, Published};
 use view::View;
-use visit::{Destination, Visit};
+use visit::{Arrival, Destination, Visit, pin_owner};
 
 /// One worker's data path.
 #[derive(Debug)]
@@ -108,8 +113,23 @@ impl Proxy {
         let route = view.snapshot.routes.find(target.host, target.path).ok_or(ProxyError::NoRoute)?;
         journal.pool = Some(route.pool);
         let pool = view.pool(route.pool);
-        let visit = Visit::begin(pool, route.affinity, (&client.origin, &parts.headers), self.clock.wall_seconds());
+        let arrival = Arrival {
+            client: &|| client.origin.client(&parts.headers),
+            headers: &parts.headers,
+            path: target.path,
+            path_and_query: target.path_and_query,
+            now: self.clock.wall_seconds(),
+        };
+        let mut visit = Visit::begin(pool, route.affinity, arrival);
+        let unknown = visit.unknown_here(pool, &arrival);
+        if !unknown.is_empty() {
+            visit.ask_others(pool, unknown, pin_owner(client.origin.client(&parts.headers))).await;
+        }
         journal.verdict = visit.verdict();
+        if visit.lacks_key() {
+            journal.placement = Some(Placement::Refused);
+            return Err(ProxyError::NoAffinityKey);
+        }
         let body = RequestBody::new(body, pool.settings.retry.body_limit);
         let request = attempts::Request { view, client, parts, target, pool: route.pool };
         match pool.settings.timeouts.request {
@@ -142,7 +162,8 @@ impl Proxy {
         }
         self.settle_pin(view.pool(pool), parts, reply.headers(), &mut visit, &destination, &mut journal);
         headers::strip(reply.headers_mut(), is_switching);
-        visit.set_cookie(view.pool(pool), reply.headers_mut(), client.origin.is_https(&parts.headers));
+        let owner = || pin_owner(client.origin.client(&parts.headers));
+        visit.leave(view.pool(pool), reply.headers_mut(), client.origin.is_https(&parts.headers), owner);
         if is_switching {
             let backend = BackendEnd::new(*exchange);
             client.switch_to(Tunnel { backend, slot, idle: settings.timeouts.tunnel_idle, pin_id: visit.pin_id() });
@@ -168,8 +189,10 @@ impl Proxy {
         destination: &Destination,
         journal: &mut Journal,
     ) {
-        let begins_session = || begins_session(pool.settings.session_cookie.as_deref(), &parts.headers, reply);
         let word = reply.get(STICKPIN_PIN).map(|word| word.as_bytes().trim_ascii());
+        let is_on_detour = matches!(destination.placement, Placement::Detour(_));
+        let begins_session = (is_on_detour || pool.looks_for_sessions())
+            && visit.begins_session(pool, &parts.headers, reply, destination.member);
         let is_pinned = visit.obey(pool, word, begins_session);
         journal.pin = visit.pin_id();
         if !is_pinned {
@@ -179,16 +202,17 @@ impl Proxy {
             return;
         }
         self.note_pin(pool, visit, destination);
-        let is_on_detour = matches!(destination.placement, Placement::Detour(_));
-        if !is_on_detour || pool.settings.sessions != Sessions::Local {
-            return;
-        }
+        // What a session that all backends share was given on a detour, its home has, too. One that is named by its id lives
+        // where that was issued.
+        let may_settle = pool.settings.sessions == Sessions::Local || matches!(pool.affinity, Affinity::AppSession(_));
         let asks_to_stay = word.is_some_and(|word| word.eq_ignore_ascii_case(b"keep"));
-        if (asks_to_stay || begins_session())
+        if is_on_detour
+            && may_settle
+            && (asks_to_stay || begins_session)
             && let Some(moved) = visit.settle(pool, destination.member)
         {
             journal.placement = Some(Placement::Rehomed(moved.reason));
-            self.note_rehome(pool, &moved, destination.member);
+            self.note_rehome(pool, &moved, destination.member, visit.pin_id());
         }
     }
 
@@ -217,7 +241,8 @@ fn tell_session_lost(
     // The outcome only comes from a pool that was found.
     let pool = view.pool(journal.pool.unwrap_or_default());
     let mut page = error_page::session_lost(&pool.settings.rehome.on_session_lost);
-    visit.set_cookie(pool, page.headers_mut(), client.origin.is_https(&parts.headers));
+    let owner = || pin_owner(client.origin.client(&parts.headers));
+    visit.leave(pool, page.headers_mut(), client.origin.is_https(&parts.headers), owner);
     journal.status = Some(page.status().as_u16());
     page.map(|text| ReplyBody::Page(Page::new(text, journal, client)))
 }

@@ -12,11 +12,38 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::accept::route::Routes;
-use super::affinity::{CookieName, KeyRing, Limits, PoolPins, SetCookie};
+use super::affinity::{AffinityKeys, CookieName, KeyRing, Limits, PoolPins, SessionPins, SetCookie};
 use super::balance::newcomers::Newcomers;
-use crate::config::{self, AccessLogTarget, Affinity, Config, CookieAffinity, PinOn};
+use super::gate::Gates;
+use crate::config::{self, AccessLogTarget, Config, CookieAffinity, HomeBy, PinOn, WithoutKey};
+use crate::pins::Stores;
+use crate::pool::sessions::Permits;
 use crate::pool::{BackendId, Member, Registry};
 use crate::telemetry::counters::PoolCounters;
+
+/// A client that is pinned by hash counts as active for this long after its last request.
+const HASH_IDLE: Duration = Duration::from_secs(30 * 60);
+
+/// What outlives every snapshot.
+#[derive(Clone, Debug)]
+pub struct Lasting {
+    /// Backends and what is known of them.
+    pub registry: Arc<Registry>,
+    /// Pin stores.
+    pub stores: Arc<Stores>,
+    /// Gates for the parallel requests of one client.
+    pub gates: Arc<Gates>,
+}
+
+#[cfg(test)]
+impl Lasting {
+    /// For a test that has a registry.
+    pub(crate) fn for_tests(registry: &Arc<Registry>) -> Self {
+        let settings = config::PinStore { max_pins: 1024, max_pins_per_client: 1024, redis: None };
+        let stores = Stores::start(&settings).expect("no thread is needed without Redis");
+        Self { registry: Arc::clone(registry), stores: Arc::new(stores), gates: Arc::default() }
+    }
+}
 
 /// One generation of the configuration, joined with the lasting state of its backends.
 #[derive(Debug)]
@@ -31,6 +58,8 @@ pub struct Snapshot {
     pub keeps_log: bool,
     /// Peers whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where parallel requests of one client wait for the first.
+    pub gates: Arc<Gates>,
 }
 
 /// One pool of a snapshot.
@@ -42,12 +71,46 @@ pub struct Pool {
     pub members: Vec<Member>,
     /// Its counters, which outlive the snapshot.
     pub counters: Arc<PoolCounters>,
-    /// How its pins travel; `None` without affinity.
-    pub cookie: Option<Cookie>,
+    /// What may be done to its pinned clients.
+    pub permits: Permits,
+    /// How its clients keep coming back.
+    pub affinity: Affinity,
+    /// How long its pins live.
+    pub limits: Limits,
+    /// A pin unused for this long is not active any more.
+    pub idle_timeout: Duration,
+    /// A pin that was last sealed so many seconds ago is sealed anew, so that use keeps it alive.
+    pub refresh_after: u32,
     /// Clients whose first request is on its way.
     pub newcomers: Newcomers,
     /// When the snapshot was made.
     pub made_at: Instant,
+}
+
+/// Everything that is worked out once for a pool's affinity.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one a pool, and the large one is looked into with every request"
+)]
+pub enum Affinity {
+    /// None.
+    Off,
+    /// By our own cookie.
+    Cookie(Cookie),
+    /// By the session id that the app issues.
+    AppSession(Box<SessionPins>),
+    /// By a hash of something that the request carries.
+    Hash(Hash),
+}
+
+/// Everything that is worked out once for affinity by hash.
+#[derive(Debug)]
+pub struct Hash {
+    /// Finds and hashes the affinity key of a request.
+    pub keys: AffinityKeys,
+    /// What happens without one.
+    pub without_key: WithoutKey,
 }
 
 /// Everything that is worked out once for a pool's cookie.
@@ -57,10 +120,6 @@ pub struct Cookie {
     pub name: CookieName,
     /// Seals and opens pins.
     pub pins: PoolPins,
-    /// How long they live.
-    pub limits: Limits,
-    /// A pin unused for this long is not active any more.
-    pub idle_timeout: Duration,
     /// When a client without a pin gets one.
     pub pin_on: PinOn,
     /// Writes it.
@@ -69,18 +128,21 @@ pub struct Cookie {
 
 impl Snapshot {
     /// Joins a configuration with what the registry knows; forgets the backends and pools that are no longer in it.
-    pub fn new(config: &Config, keys: &KeyRing, registry: &Registry, generation: u64, now: Instant) -> Self {
-        let pools: Vec<_> = config.pools.iter().map(|pool| Pool::new(pool, keys, registry, now)).collect();
+    pub fn new(config: &Config, keys: &KeyRing, lasting: &Lasting, generation: u64, now: Instant) -> Self {
+        let pools: Vec<_> =
+            config.pools.iter().map(|pool| Pool::new(pool, &config.pin_store, keys, lasting, now)).collect();
         let backends: HashSet<_> =
             pools.iter().flat_map(|pool| &pool.members).map(|member| member.backend.id().clone()).collect();
         let names: HashSet<_> = pools.iter().map(|pool| Arc::clone(&pool.settings.name)).collect();
-        registry.retain(&backends, &names);
+        lasting.registry.retain(&backends, &names);
+        lasting.stores.retain(&names);
         Self {
             generation,
             routes: Routes::new(&config.routes),
             pools,
             keeps_log: config.access_log.target != AccessLogTarget::Off,
             trusted_proxies: config.trusted_proxies.clone(),
+            gates: Arc::clone(&lasting.gates),
         }
     }
 
@@ -97,34 +159,99 @@ impl Pool {
         now.duration_since(self.made_at)
     }
 
+    /// How long a client counts as active after its last request; zero where there are no pins.
+    pub fn active_for(&self) -> Duration {
+        if matches!(self.affinity, Affinity::Off) { Duration::ZERO } else { self.idle_timeout }
+    }
+
+    /// Whether replies are looked through for the begin of a session, also where the client is at home.
+    pub fn looks_for_sessions(&self) -> bool {
+        match &self.affinity {
+            Affinity::Cookie(cookie) => cookie.pin_on == PinOn::SessionStart,
+            Affinity::AppSession(_) => true,
+            Affinity::Off | Affinity::Hash(_) => false,
+        }
+    }
+
+    /// Whether the pin store counts its pins, each by name.
+    pub fn counts_in_store(&self) -> bool {
+        matches!(&self.affinity, Affinity::AppSession(session) if session.home_by == HomeBy::Learn)
+    }
+
     /// Whether lives of backends are told apart by a header of the probe's reply.
     pub fn has_instance_names(&self) -> bool {
         matches!(&self.settings.health.probe, config::Probe::Http(probe) if probe.instance_header.is_some())
     }
 
-    fn new(settings: &config::Pool, keys: &KeyRing, registry: &Registry, now: Instant) -> Self {
+    /// Copies the value of a `Cookie` line without what is ours in it; tells whether anything is left.
+    pub fn strip_cookies(&self, line: &[u8], out: &mut Vec<u8>) -> bool {
+        match &self.affinity {
+            Affinity::Cookie(cookie) if cookie.name.contains(line) => cookie.name.strip_into(line, out),
+            Affinity::AppSession(session) if session.home_by == HomeBy::Prefix => {
+                session.reader.strip_prefix_into(line, out)
+            }
+            Affinity::Off | Affinity::Cookie(_) | Affinity::AppSession(_) | Affinity::Hash(_) => {
+                out.extend_from_slice(line);
+                !line.is_empty()
+            }
+        }
+    }
+
+    fn new(
+        settings: &config::Pool,
+        pin_store: &config::PinStore,
+        keys: &KeyRing,
+        lasting: &Lasting,
+        now: Instant,
+    ) -> Self {
         let member = |backend: &config::Backend| {
             let id = BackendId { pool: Arc::clone(&settings.name), name: Arc::clone(&backend.name) };
-            let state = registry.backend(&id, now);
+            let state = lasting.registry.backend(&id, now);
             state.set_file_weight(backend.weight.get());
             if settings.health.probe == config::Probe::Off {
                 state.assume_healthy(now);
             }
-            Member { backend: state, address: backend.address }
+            Member { backend: state, address: backend.address, max_pins: backend.max_pins }
         };
-        let cookie = match &settings.affinity {
-            Affinity::Off | Affinity::AppSession(_) | Affinity::Hash(_) => None,
-            Affinity::Cookie(cookie) => Some(Cookie::new(cookie, settings, keys)),
+        let members: Vec<Member> = settings.backends.iter().map(member).collect();
+        let affinity = match &settings.affinity {
+            config::Affinity::Off => Affinity::Off,
+            config::Affinity::Cookie(cookie) => Affinity::Cookie(Cookie::new(cookie, settings, keys)),
+            config::Affinity::AppSession(session) => {
+                let store = lasting.stores.pool(&settings.name, pin_store);
+                Affinity::AppSession(Box::new(SessionPins::new(session, settings, &members, keys, store)))
+            }
+            config::Affinity::Hash(hash) => {
+                Affinity::Hash(Hash { keys: AffinityKeys::new(hash), without_key: hash.without_key })
+            }
         };
+        let (idle_timeout, max_lifetime) = match &settings.affinity {
+            config::Affinity::Cookie(cookie) => (cookie.idle_timeout, cookie.max_lifetime),
+            config::Affinity::AppSession(session) => (session.idle_timeout, session.max_lifetime),
+            config::Affinity::Off | config::Affinity::Hash(_) => (HASH_IDLE, Duration::MAX),
+        };
+        let limits = Limits::new(idle_timeout, max_lifetime);
         Self {
+            permits: Permits::new(settings.sessions, &settings.rehome.when),
             settings: settings.clone(),
-            members: settings.backends.iter().map(member).collect(),
-            counters: registry.pool(&settings.name),
-            cookie,
+            members,
+            counters: lasting.registry.pool(&settings.name),
+            affinity,
+            limits,
+            idle_timeout,
+            refresh_after: refresh_after(limits, settings.rebalance.as_ref()),
             newcomers: Newcomers::default(),
             made_at: now,
         }
     }
+}
+
+/// After an eighth of the idle timeout, so that a reply rarely carries a cookie and an active client loses at most that
+/// much of its idle time; sooner where it has to be told who is idle for a moment.
+fn refresh_after(limits: Limits, rebalance: Option<&config::Rebalance>) -> u32 {
+    let usual = (limits.idle_timeout / 8).max(1);
+    let idle_for = rebalance.map(|rebalance| rebalance.idle_for.as_secs()).filter(|seconds| *seconds > 0);
+    idle_for.map_or(usual, |seconds| usual.min(u32::try_from(seconds / 4).unwrap_or(u32::MAX).max(1)))
 }
 
 impl Cookie {
@@ -132,8 +259,6 @@ impl Cookie {
         Self {
             name: CookieName::new(&cookie.name),
             pins: PoolPins::new(keys, &pool.name, pool.backends.iter().map(|backend| &*backend.name)),
-            limits: Limits::from(cookie),
-            idle_timeout: cookie.idle_timeout,
             pin_on: cookie.pin_on,
             set: SetCookie::new(cookie),
         }

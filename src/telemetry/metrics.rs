@@ -50,6 +50,32 @@ pub struct PoolScrape {
     pub counters: Arc<PoolCounters>,
     /// In the order of the file.
     pub backends: Vec<BackendScrape>,
+    /// Its learned pins, where it has them.
+    pub pin_store: Option<PinStoreScrape>,
+}
+
+/// The learned pins of one pool.
+#[derive(Debug)]
+pub struct PinStoreScrape {
+    /// Pins in memory.
+    pub pins: usize,
+    /// Pins that had to go for want of room.
+    pub evictions: u64,
+    /// The store that replicas share, where there is one.
+    pub shared: Option<SharedStoreScrape>,
+}
+
+/// How things stand with the store that replicas share.
+#[derive(Debug)]
+pub struct SharedStoreScrape {
+    /// Whether it is there.
+    pub connected: bool,
+    /// Changes that it has not got yet.
+    pub pending: usize,
+    /// Changes that it never got.
+    pub dropped: u64,
+    /// Lookups and moves that it did not answer in time.
+    pub timeouts: u64,
 }
 
 /// One backend, its counters already added up.
@@ -185,6 +211,42 @@ impl Scrape {
         Ok(())
     }
 
+    fn pin_stores(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let stores = || self.pools.iter().filter_map(|pool| Some((&*pool.name, pool.pin_store.as_ref()?)));
+        let shared = || stores().filter_map(|(pool, store)| Some((pool, store.shared.as_ref()?)));
+        let mut metric =
+            encoder.encode_descriptor("pin_store_pins", "Learned pins in memory.", None, MetricType::Gauge)?;
+        for (pool, store) in stores() {
+            gauge(&mut metric, [("pool", pool)], &(store.pins as u64))?;
+        }
+        let help = "Learned pins that had to go from memory for want of room.";
+        let mut metric = encoder.encode_descriptor("pin_store_evictions", help, None, MetricType::Counter)?;
+        for (pool, store) in stores() {
+            counter(&mut metric, [("pool", pool)], store.evictions)?;
+        }
+        let help = "Whether the store that replicas share is there.";
+        let mut metric = encoder.encode_descriptor("pin_store_connected", help, None, MetricType::Gauge)?;
+        for (pool, store) in shared() {
+            gauge(&mut metric, [("pool", pool)], &u64::from(store.connected))?;
+        }
+        let help = "Changes that the store that replicas share has not got yet.";
+        let mut metric = encoder.encode_descriptor("pin_store_pending", help, None, MetricType::Gauge)?;
+        for (pool, store) in shared() {
+            gauge(&mut metric, [("pool", pool)], &(store.pending as u64))?;
+        }
+        let help = "Changes that the store that replicas share never got.";
+        let mut metric = encoder.encode_descriptor("pin_store_dropped", help, None, MetricType::Counter)?;
+        for (pool, store) in shared() {
+            counter(&mut metric, [("pool", pool)], store.dropped)?;
+        }
+        let help = "Lookups and moves that the store that replicas share did not answer in time.";
+        let mut metric = encoder.encode_descriptor("pin_store_timeouts", help, None, MetricType::Counter)?;
+        for (pool, store) in shared() {
+            counter(&mut metric, [("pool", pool)], store.timeouts)?;
+        }
+        Ok(())
+    }
+
     fn active_pins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Clients that used their pin within the idle timeout.";
         let mut metric = encoder.encode_descriptor("active_pins", help, None, MetricType::Gauge)?;
@@ -268,6 +330,7 @@ impl Collector for Scrape {
         self.retries(&mut encoder)?;
         self.sessions_lost(&mut encoder)?;
         self.active_pins(&mut encoder)?;
+        self.pin_stores(&mut encoder)?;
         self.health(&mut encoder)?;
         self.in_flight(&mut encoder)?;
         self.backend_connections(&mut encoder)?;
@@ -361,6 +424,11 @@ mod tests {
                 name: "shop".into(),
                 counters: Arc::new(counters),
                 backends: vec![backend("app1", &app1)],
+                pin_store: Some(PinStoreScrape {
+                    pins: 5,
+                    evictions: 1,
+                    shared: Some(SharedStoreScrape { connected: true, pending: 2, dropped: 3, timeouts: 4 }),
+                }),
             }],
             listeners: vec![ListenerScrape { listener: "0.0.0.0:8080".to_owned(), connections: 3 }],
             reloads_ok: 4,

@@ -194,7 +194,8 @@ async fn events_are_shown_a_line_each_until_the_endpoint_ends() {
         let mut command = ctl(stickpin.admin_address(), arguments);
         let mut running = Running(command.stdout(Stdio::piped()).spawn().expect("the program can be started"));
         let lines = BufReader::new(running.0.stdout.take().expect("piped")).lines();
-        let line = tokio::task::spawn_blocking(|| lines.map_while(Result::ok).find(|line| line.contains(expected)));
+        let line =
+            tokio::task::spawn_blocking(move || lines.map_while(Result::ok).find(|line| line.contains(expected)));
         // It may not listen yet when the first order comes.
         let mut admin = stickpin.admin();
         until("the order is shown", async || {

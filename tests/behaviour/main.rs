@@ -3,6 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod app_session;
+
 mod bad_cookies;
 
 mod bad_input;
@@ -10,6 +12,8 @@ mod bad_input;
 mod broken;
 
 mod cli;
+
+mod copies;
 
 mod crash;
 
@@ -23,13 +27,19 @@ mod drain;
 
 mod events;
 
+mod explain;
+
 mod gate;
+
+mod hash;
 
 mod headers;
 
 mod instances;
 
 mod interim;
+
+mod parallel;
 
 mod pin_life;
 

@@ -35,6 +35,14 @@ impl Admin {
         self.client.put_json(path, value).await.unwrap_or_else(|error| panic!("PUT {path}: {error}"))
     }
 
+    /// Any `POST` of JSON.
+    ///
+    /// # Panics
+    /// Without an answer.
+    pub async fn post(&mut self, path: &str, value: &Value) -> Reply {
+        self.client.post_json(path, value).await.unwrap_or_else(|error| panic!("POST {path}: {error}"))
+    }
+
     /// `POST /api/v1/reload`
     ///
     /// # Panics

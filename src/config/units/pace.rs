@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 
 use schemars::{Schema, json_schema};
 
@@ -20,13 +21,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Reads a pace such as `5%/s`.
-    ///
-    /// # Errors
-    /// What was expected and what was found.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        read(text).map_err(|expected| format!("expected {expected}, found {text:?}"))
-    }
+    /// How fast a drained backend's clients move, where nobody says.
+    pub const DRAIN: Self = Self { percent: 5.0, unit: ('s', 1.0) };
 
     /// The share of the whole that each second may take: above 0, at most 1.
     pub fn per_second(&self) -> f64 {
@@ -47,6 +43,15 @@ fn read(text: &str) -> Result<Pace, &'static str> {
     let pace = Pace { percent, unit };
     let per_second = pace.per_second();
     if per_second > 0.0 && per_second <= 1.0 { Ok(pace) } else { Err("a pace above 0%/s and up to 100%/s") }
+}
+
+/// Reads a pace such as `5%/s`; on failure, what was expected and what was found.
+impl FromStr for Pace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        read(text).map_err(|expected| format!("expected {expected}, found {text:?}"))
+    }
 }
 
 /// As it is written in the file.
@@ -87,23 +92,26 @@ mod tests {
             ("36%/h", 0.0001),
             ("5 % / s", 0.05),
         ] {
-            let pace = Pace::parse(text).unwrap();
+            let pace: Pace = text.parse().unwrap();
             assert!((pace.per_second() - per_second).abs() < 1e-12, "{text} is {}", pace.per_second());
         }
         for text in
             ["", "5%", "5/s", "%/s", "5%/", "5%/d", "5%/ms", "5%/sec", "-5%/s", "1e1%/s", "inf%/s", "5%/s/s", "/s"]
         {
-            assert_eq!(Pace::parse(text), Err(format!("expected {EXPECTED}, found {text:?}")));
+            assert_eq!(text.parse::<Pace>(), Err(format!("expected {EXPECTED}, found {text:?}")));
         }
         for text in ["0%/s", "100.1%/s", "6001%/m", "0.0%/h"] {
-            assert_eq!(Pace::parse(text), Err(format!("expected a pace above 0%/s and up to 100%/s, found {text:?}")));
+            assert_eq!(
+                text.parse::<Pace>(),
+                Err(format!("expected a pace above 0%/s and up to 100%/s, found {text:?}"))
+            );
         }
     }
 
     #[test]
     fn a_pace_is_written_as_it_was_given() {
         for text in ["5%/s", "1%/m", "10%/h", "0.25%/s", "6000%/m"] {
-            assert_eq!(Pace::parse(text).unwrap().to_string(), text);
+            assert_eq!(text.parse::<Pace>().unwrap().to_string(), text);
         }
         assert_eq!(Pace::percent_per(1, 'm').to_string(), "1%/m");
     }

@@ -32,7 +32,7 @@ fn read(text: &str) -> Result<Duration, &'static str> {
 }
 
 /// The shortest way to write a duration of whole milliseconds.
-pub(in crate::config) fn written(duration: Duration) -> String {
+pub fn written(duration: Duration) -> String {
     let millis = duration.as_millis();
     if millis == 0 {
         return "0s".to_owned();

@@ -16,7 +16,7 @@ use crate::config::units::{
 };
 use crate::config::words::{LostWord, Off};
 use crate::config::{
-    Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Rebalance, Rehome, Retry, Sessions, Timeouts,
+    Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Rebalance, Rehome, Retry, Sessions, Timeouts, When,
     WhenUnavailable, yaml,
 };
 
@@ -90,7 +90,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         affinity,
         rehome: rehome(report, &at.key("rehome"), yaml.rehome.or(yaml::Rehome::default())),
         rebalance: rebalance(yaml.rebalance),
-        drain_pace: yaml.drain.or(yaml::Drain::default()).pace.or(Pace::percent_per(5, 's')),
+        drain_pace: yaml.drain.or(yaml::Drain::default()).pace.or(Pace::DRAIN),
         health: health(report, &at.key("health"), yaml.health),
         retry: retry(yaml.retry.or(yaml::Retry::default())),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
@@ -139,10 +139,24 @@ impl NamesInIds {
 fn rehome(report: &Report<'_>, at: &Path<'_>, yaml: yaml::Rehome) -> Rehome {
     Rehome {
         when_unavailable: yaml.when_unavailable.or(WhenUnavailable::Rehome),
+        when: when(yaml.when.or(yaml::When::default())),
         wait: time(yaml.wait, secs(0)),
         gate: time(yaml.gate, secs(5)),
         hold_home: time(yaml.hold_home, secs(10 * 60)),
         on_session_lost: on_session_lost(report, &at.key("on_session_lost"), yaml.on_session_lost),
+    }
+}
+
+fn when(yaml: yaml::When) -> When {
+    When {
+        busy: yaml.busy.option(),
+        suspect: yaml.suspect.option(),
+        connect_failed: yaml.connect_failed.option(),
+        unreachable: yaml.unreachable.option(),
+        disabled: yaml.disabled.option(),
+        draining: yaml.draining.option(),
+        gone: yaml.gone.option(),
+        hold_over: yaml.hold_over.option(),
     }
 }
 

@@ -14,6 +14,7 @@
 //! | `PUT /api/v1/pools/{pool}/backends/{backend}/weight` | order a weight, or take the order back |
 //! | `POST /api/v1/reload` | read the file again |
 //! | `GET /api/v1/events` | what happens, as it happens (server-sent events) |
+//! | `POST /api/v1/explain` | what a pin says, where it would go, and why |
 //!
 //! `/live` and `/ready` are open to everybody; who may use the others is decided in `auth`. Errors are JSON:
 //! `{"error": "…"}`. Runs on the control thread and never touches a request.
@@ -23,6 +24,8 @@ mod auth;
 mod error;
 
 mod events;
+
+mod explain;
 
 mod openapi;
 
@@ -126,6 +129,7 @@ fn router(access: Access, shared: Arc<Shared>, drain: drain::Watcher) -> Router 
         .route("/api/v1/pools/{pool}/backends/{backend}/weight", put(orders::weight))
         .route("/api/v1/reload", post(reload::reload))
         .route("/api/v1/events", get(events::events))
+        .route("/api/v1/explain", post(explain::post))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

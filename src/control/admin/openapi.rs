@@ -5,6 +5,7 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 use super::events;
+use super::explain::{ExplainQuestion, ExplainView};
 use super::orders::{StateOrder, WeightOrder};
 use super::view::{BackendView, ErrorView, LiveView, PoolView, PoolsView, ReadyView, ReloadView};
 use crate::telemetry::metrics;
@@ -37,7 +38,7 @@ fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 const BACKEND: &str = "/api/v1/pools/{pool}/backends/{backend}";
 
 /// Every endpoint, in the order of the module's list.
-pub(super) const ENDPOINTS: [Endpoint; 12] = [
+pub(super) const ENDPOINTS: [Endpoint; 13] = [
     Endpoint { reply: Reply::Text("text/plain; charset=utf-8"), ..get("/", "the list of endpoints, as text") },
     Endpoint {
         open: true,
@@ -79,6 +80,13 @@ pub(super) const ENDPOINTS: [Endpoint; 12] = [
         reply: Reply::Text(events::CONTENT_TYPE),
         errors: &[503],
         ..get("/api/v1/events", "what happens, as it happens (server-sent events)")
+    },
+    Endpoint {
+        method: "post",
+        body: Some(schema::<ExplainQuestion>),
+        reply: Reply::Json(schema::<ExplainView>),
+        errors: &[400, 404, 413, 415, 422],
+        ..get("/api/v1/explain", "what a pin says, where it would go, and why")
     },
 ];
 

@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 use super::error::ApiError;
 use super::view::{AdminStateView, BackendView, Now};
 use super::{Context, find_member, find_pool};
-use crate::config::{self, Weight};
-use crate::pool::{DrainOrder, Pace};
+use crate::config::{self, Pace, Weight};
+use crate::pool::DrainOrder;
 
 /// The order for a backend's admin state.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -64,7 +64,7 @@ pub(super) async fn state(
     match (order.state, given) {
         (AdminStateView::Draining, _) => {
             let deadline = order.deadline.map(|deadline| now.monotonic + deadline);
-            let pace = order.pace.unwrap_or(Pace::DRAIN);
+            let pace = order.pace.unwrap_or(found.settings.drain_pace);
             member.backend.order_drain(DrainOrder { deadline, pace }, now.monotonic);
         }
         (_, Some((key, _))) => {
@@ -111,7 +111,7 @@ async fn keep(context: &Context) -> Result<(), ApiError> {
 }
 
 /// Reads an order: 400 for what is not JSON, 422 for JSON that is not the order.
-fn order<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+pub(super) fn order<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let order = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let status = if error.inner().is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
@@ -128,7 +128,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
 
 fn pace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Pace>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| text.parse().map_err(|error| D::Error::custom(format!("{error}, found {text:?}")))).transpose()
+    text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
 }
 
 fn weight_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Weight>, D::Error> {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
+use crate::pins::{PinStore, SharedStanding, Standing};
 use crate::pool::{Health, Member};
-use crate::proxy::snapshot::Pool;
-use crate::telemetry::metrics::{BackendScrape, ListenerScrape, PoolScrape, Scrape};
+use crate::proxy::snapshot::{Affinity, Pool};
+use crate::telemetry::metrics::{BackendScrape, ListenerScrape, PinStoreScrape, PoolScrape, Scrape, SharedStoreScrape};
 
 /// Relaxed throughout: each number is right by itself, and a scrape promises no more.
 pub(super) fn scrape(shared: &Shared) -> Scrape {
@@ -34,7 +35,22 @@ fn pool(pool: &Pool) -> PoolScrape {
         name: Arc::clone(&pool.settings.name),
         counters: Arc::clone(&pool.counters),
         backends: pool.members.iter().map(backend).collect(),
+        pin_store: match &pool.affinity {
+            Affinity::AppSession(session) => Some(pin_store(&session.store)),
+            Affinity::Off | Affinity::Cookie(_) | Affinity::Hash(_) => None,
+        },
     }
+}
+
+fn pin_store(store: &PinStore) -> PinStoreScrape {
+    let Standing { pins, evictions, shared } = store.standing();
+    let shared = shared.map(|SharedStanding { connected, pending, dropped, lookups_timed_out }| SharedStoreScrape {
+        connected,
+        pending,
+        dropped,
+        timeouts: lookups_timed_out,
+    });
+    PinStoreScrape { pins, evictions, shared }
 }
 
 fn backend(member: &Member) -> BackendScrape {

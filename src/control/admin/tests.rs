@@ -10,10 +10,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
-use crate::config::{self, Percent, Problem, Problems, Weight};
+use crate::config::{Config, Problem, Problems};
 use crate::control::reload::ReloadError;
-use crate::pool::{AdminState, BackendId, Evidence, Failure, Registry, Thresholds};
-use crate::proxy::accept::route::Routes;
+use crate::pool::{AdminState, Evidence, Failure, Registry, Thresholds};
+use crate::proxy::affinity::KeyRing;
+use crate::proxy::snapshot::Lasting;
 use crate::telemetry::events::{Event, Events};
 use crate::telemetry::words::{DetourReason, Placement};
 
@@ -229,8 +230,8 @@ async fn an_order_that_is_wrong_changes_nothing_and_says_what_was_expected() {
         ("state", r#"{"state":"draining","deadline":"10"}"#, 422, "deadline: expected a duration with its unit"),
         ("state", r#"{"state":"draining","deadline":10}"#, 422, "deadline: invalid type: integer `10`"),
         ("state", r#"{"state":"disabled","deadline":"10m"}"#, 422, "deadline: only a drain has one"),
-        ("state", r#"{"state":"draining","pace":"5%"}"#, 422, "pace: expected a share and a time"),
-        ("state", r#"{"state":"draining","pace":"0%/s"}"#, 422, "pace: expected a share and a time"),
+        ("state", r#"{"state":"draining","pace":"5%"}"#, 422, "pace: expected a share for each s, m or h"),
+        ("state", r#"{"state":"draining","pace":"0%/s"}"#, 422, "pace: expected a pace above 0%/s"),
         ("state", r#"{"state":"enabled","pace":"5%/s"}"#, 422, "pace: only a drain has one"),
         ("weight", "{}", 422, "missing field `weight`"),
         ("weight", r#"{"weight":1001}"#, 422, "weight: expected 0 to 1000 or null, found 1001"),
@@ -556,67 +557,10 @@ fn keeps_orders() -> mpsc::Sender<OrderNotice> {
 
 /// One pool with two backends.
 fn snapshot() -> Snapshot {
-    let registry = Registry::new(1);
-    let settings = settings();
-    let members = settings.backends.iter().map(|backend| {
-        let id = BackendId { pool: Arc::clone(&settings.name), name: Arc::clone(&backend.name) };
-        let member = Member { backend: registry.backend(&id, Instant::now()), address: backend.address };
-        member.backend.set_file_weight(backend.weight.get());
-        member
-    });
-    let members = members.collect();
-    let counters = registry.pool(&settings.name);
-    let pool =
-        Pool { settings, members, counters, cookie: None, newcomers: Default::default(), made_at: Instant::now() };
-    Snapshot {
-        generation: 1,
-        routes: Routes::default(),
-        pools: vec![pool],
-        keeps_log: false,
-        trusted_proxies: Vec::new(),
-    }
-}
-
-fn settings() -> config::Pool {
-    let second = Duration::from_secs(1);
-    let backend = |name: &str, port| config::Backend {
-        name: name.into(),
-        address: SocketAddr::from(([127, 0, 0, 1], port)),
-        weight: Weight::new(100).expect("in range"),
-        route: None,
-        max_pins: None,
-    };
-    config::Pool {
-        name: "shop".into(),
-        sessions: config::Sessions::Local,
-        session_cookie: None,
-        balance: config::Balance::RoundRobin,
-        affinity: config::Affinity::Off,
-        rehome: config::Rehome {
-            when_unavailable: config::WhenUnavailable::Rehome,
-            wait: Duration::ZERO,
-            gate: Duration::ZERO,
-            hold_home: second,
-            on_session_lost: config::OnSessionLost::Forward,
-        },
-        rebalance: None,
-        drain_pace: config::Pace::parse("5%/s").expect("a pace"),
-        health: config::Health {
-            probe: config::Probe::Off,
-            interval: second,
-            suspect_interval: second,
-            timeout: second,
-            healthy_after: 1,
-            unhealthy_after: 1,
-        },
-        retry: config::Retry { attempts: 1, body_limit: 0, budget: Percent::new(20.0).expect("in range") },
-        timeouts: config::Timeouts {
-            connect: second,
-            first_byte: second,
-            idle: second,
-            request: None,
-            tunnel_idle: second,
-        },
-        backends: vec![backend("blue", 9101), backend("green", 9102)],
-    }
+    let text = "listeners: [127.0.0.1:0]\npools:\n  shop:\n    balance: round_robin\n    affinity: off\n    \
+                backends:\n      - { name: blue, address: 127.0.0.1:9101, weight: 100 }\n      \
+                - { name: green, address: 127.0.0.1:9102, weight: 100 }";
+    let config = Config::parse("test.yaml", text).expect("a good file");
+    let registry = Arc::new(Registry::new(1));
+    Snapshot::new(&config, &KeyRing::from_random([1; 16]), &Lasting::for_tests(&registry), 1, Instant::now())
 }

@@ -9,10 +9,11 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 use crate::config::{Affinity, Balance, Sessions};
+use crate::pins::Standing;
 use crate::pool::drain::{Drain, Leaving};
-use crate::pool::sessions::{HomeState, Permit, permit};
+use crate::pool::sessions::{HomeState, Permit};
 use crate::pool::{AdminState, Health, Member, Memory};
-use crate::proxy::snapshot::{Pool, Snapshot};
+use crate::proxy::snapshot::{self, Pool, Snapshot};
 use crate::telemetry::words::Placement;
 
 /// Both clocks, read once a request.
@@ -122,6 +123,46 @@ pub(super) struct PoolView {
     backends: Vec<BackendView>,
     /// Requests so far by what was decided for them; only what occurred.
     placements: Vec<PlacementView>,
+    /// Pins by the app's session id, where the pool has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pin_store: Option<PinStoreView>,
+}
+
+/// The pins of a pool by the app's session id.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct PinStoreView {
+    /// In memory.
+    pins: usize,
+    /// Those that had to go for want of room, so far.
+    evictions: u64,
+    /// The store that replicas share, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<RedisView>,
+}
+
+/// How things stand with the store that replicas share.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct RedisView {
+    /// Whether it is there.
+    connected: bool,
+    /// Changes that it has not got yet.
+    pending: usize,
+    /// Changes that it never got.
+    dropped: u64,
+    /// Lookups and moves that it did not answer in time.
+    timeouts: u64,
+}
+
+impl PinStoreView {
+    fn of(standing: Standing) -> Self {
+        let redis = standing.shared.map(|shared| RedisView {
+            connected: shared.connected,
+            pending: shared.pending,
+            dropped: shared.dropped,
+            timeouts: shared.lookups_timed_out,
+        });
+        Self { pins: standing.pins, evictions: standing.evictions, redis }
+    }
 }
 
 impl PoolView {
@@ -133,6 +174,10 @@ impl PoolView {
             balance: pool.settings.balance.into(),
             affinity: (&pool.settings.affinity).into(),
             backends: pool.members.iter().map(|member| BackendView::of(pool, member, now)).collect(),
+            pin_store: match &pool.affinity {
+                snapshot::Affinity::AppSession(session) => Some(PinStoreView::of(session.store.standing())),
+                snapshot::Affinity::Off | snapshot::Affinity::Cookie(_) | snapshot::Affinity::Hash(_) => None,
+            },
             placements: counts
                 .filter(|(_, requests)| *requests > 0)
                 .map(|(placement, requests)| PlacementView {
@@ -220,7 +265,7 @@ pub(super) struct DrainView {
 impl DrainView {
     fn of(drain: Drain, pool: &Pool, member: &Member, now: Now) -> Self {
         let pins_left = member.backend.active_pins();
-        let idle_timeout = pool.cookie.as_ref().map_or(Duration::ZERO, |cookie| cookie.idle_timeout);
+        let idle_timeout = pool.active_for();
         let eta = drain.eta(pins_left, leaving(pool, member), idle_timeout, now.monotonic);
         Self {
             deadline: drain.deadline.and_then(|deadline| now.date(deadline)),
@@ -240,8 +285,8 @@ fn leaving(pool: &Pool, member: &Member) -> Leaving {
     if !pool.members.iter().any(is_heir) {
         return Leaving::Never;
     }
-    match permit(pool.settings.sessions, HomeState::Draining) {
-        Permit::RehomePaced => Leaving::InTurn,
+    match pool.permits.of(HomeState::Draining) {
+        Permit::RehomePaced | Permit::RehomePacedLost => Leaving::InTurn,
         _ => Leaving::AtDeadline,
     }
 }

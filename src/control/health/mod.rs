@@ -149,11 +149,8 @@ struct Prober {
 impl Prober {
     /// Probes the backend for as long as the task lives.
     async fn run(mut self, first: Instant) {
-        let mut due = Some(first);
-        if self.settings.probe == Probe::Off {
-            self.backend.assume_healthy(Instant::now());
-            due = None;
-        }
+        // Without probes the snapshot took it for healthy, until a request fails.
+        let mut due = (self.settings.probe != Probe::Off).then_some(first);
         loop {
             let hurried = self.wait(due).await;
             let started = Instant::now();

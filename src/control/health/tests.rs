@@ -10,12 +10,11 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::config::HttpProbe;
+use crate::config::{Config, HttpProbe};
 use crate::pool::backend::BackendId;
 use crate::pool::{Failure, Memory, Registry};
-use crate::proxy::accept::route::Routes;
-use crate::proxy::snapshot;
-use crate::telemetry::counters::PoolCounters;
+use crate::proxy::affinity::KeyRing;
+use crate::proxy::snapshot::Lasting;
 
 const OK: Option<&str> = Some("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
 const ERROR: Option<&str> = Some("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n");
@@ -98,7 +97,7 @@ impl Server {
 
 /// What the control plane has: a registry, and what it published.
 struct Control {
-    registry: Registry,
+    registry: Arc<Registry>,
     published: Arc<Published>,
     trigger: drain::Trigger,
     task: JoinHandle<()>,
@@ -107,7 +106,7 @@ struct Control {
 impl Control {
     /// Publishes these backends, by name, and probes them.
     fn start(health: &config::Health, backends: &[(&str, SocketAddr)]) -> Self {
-        let registry = Registry::new(1);
+        let registry = Arc::new(Registry::new(1));
         let published = Arc::new(Published::new(snapshot(&registry, 1, health, backends)));
         let (trigger, watcher) = drain::new();
         let task = tokio::spawn(run(Arc::clone(&published), watcher));
@@ -136,51 +135,20 @@ fn id(name: &str) -> BackendId {
 }
 
 fn snapshot(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     generation: u64,
     health: &config::Health,
     backends: &[(&str, SocketAddr)],
 ) -> Snapshot {
-    let member = |&(name, address): &(&str, SocketAddr)| Member {
-        backend: registry.backend(&id(name), Instant::now()),
-        address,
-    };
-    let settings = config::Pool {
-        name: "shop".into(),
-        sessions: config::Sessions::Local,
-        session_cookie: None,
-        balance: config::Balance::RoundRobin,
-        affinity: config::Affinity::Off,
-        rehome: config::Rehome {
-            when_unavailable: config::WhenUnavailable::Rehome,
-            wait: Duration::ZERO,
-            gate: Duration::ZERO,
-            hold_home: NEVER,
-            on_session_lost: config::OnSessionLost::Forward,
-        },
-        rebalance: None,
-        drain_pace: config::Pace::parse("5%/s").unwrap(),
-        health: health.clone(),
-        retry: config::Retry { attempts: 0, body_limit: 0, budget: config::Percent::new(0.0).unwrap() },
-        timeouts: config::Timeouts {
-            connect: NEVER,
-            first_byte: NEVER,
-            idle: NEVER,
-            request: None,
-            tunnel_idle: NEVER,
-        },
-        backends: Vec::new(),
-    };
-    let counters = Arc::new(PoolCounters::new(1));
-    let pool = snapshot::Pool {
-        settings,
-        members: backends.iter().map(member).collect(),
-        counters,
-        cookie: None,
-        newcomers: Default::default(),
-        made_at: Instant::now(),
-    };
-    Snapshot { generation, routes: Routes::default(), pools: vec![pool], keeps_log: false, trusted_proxies: Vec::new() }
+    let text = "listeners: [127.0.0.1:0]\npools: { shop: { affinity: off, backends: [127.0.0.1:1] } }";
+    let mut config = Config::parse("test.yaml", text).unwrap();
+    let pool = &mut config.pools[0];
+    pool.health = health.clone();
+    let template = pool.backends.remove(0);
+    let backend =
+        |&(name, address): &(&str, SocketAddr)| config::Backend { name: name.into(), address, ..template.clone() };
+    pool.backends = backends.iter().map(backend).collect();
+    Snapshot::new(&config, &KeyRing::from_random([1; 16]), &Lasting::for_tests(registry), generation, Instant::now())
 }
 
 async fn until_true(condition: impl Fn() -> bool, state: impl Fn() -> String) {
@@ -325,7 +293,7 @@ async fn without_probes_a_backend_is_healthy_until_a_request_fails_and_then_a_co
 async fn a_reload_keeps_the_tasks_whose_settings_stay_and_restarts_the_others() {
     let server = Server::start(OK).await;
     let address = server.address;
-    let registry = Registry::new(1);
+    let registry = Arc::new(Registry::new(1));
     let mut schedule = Schedule::default();
     schedule.follow(&snapshot(&registry, 1, &http(), &[("app1", address), ("app2", address)]));
     let task_of = |schedule: &Schedule, name: &str| {
@@ -403,7 +371,7 @@ async fn the_drain_ends_all_probing() {
 async fn trouble_of_our_own_is_no_evidence_and_ends_with_the_next_good_probe() {
     let server = Server::start(OK).await;
     let troubles = Troubles::default();
-    let registry = Registry::new(1);
+    let registry = Arc::new(Registry::new(1));
     // A request that cannot be written stands in for a missing file descriptor.
     let Probe::Http(probe) = http().probe else { unreachable!("it is an HTTP probe") };
     let impossible = Probe::Http(HttpProbe { path: "no target".into(), ..probe });

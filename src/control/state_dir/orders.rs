@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::config::Pace;
 use crate::config::Weight;
-use crate::pool::{AdminState, Backend, DrainOrder, Pace};
+use crate::pool::{AdminState, Backend, DrainOrder};
 
 /// The same moment on two clocks: deadlines are kept on the one, and survive a restart on the other.
 #[derive(Clone, Copy, Debug)]

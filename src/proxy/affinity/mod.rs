@@ -38,6 +38,8 @@ pub mod key;
 
 mod parameter;
 
+pub mod session_pins;
+
 pub use app_session::{IssuedBy, IssuedId, SessionReader};
 pub use cookie::CookieName;
 pub use id_parts::{Routes, split_prefix, split_route};
@@ -46,5 +48,6 @@ pub use keys::{KeyRing, KeyRingError};
 pub use new_ids::NewIds;
 pub use pin::{Detour, Limits, Opened, Orphan, Pin};
 pub use pin_keys::PinKeys;
+pub use session_pins::{SessionId, SessionPins};
 pub use set_cookie::SetCookie;
 pub use token::{PoolPins, Token};

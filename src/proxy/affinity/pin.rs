@@ -26,10 +26,9 @@ pub struct Pin {
 impl Pin {
     /// Whether the client should be sent a fresh copy although nothing changed, so that use keeps the pin alive.
     ///
-    /// True after an eighth of the idle timeout, so a reply rarely carries a cookie and an active client loses at most
-    /// that much of its idle time. A time as far in the future is put right too.
-    pub fn needs_refresh(&self, now: u32, limits: Limits) -> bool {
-        now.abs_diff(self.refreshed) >= (limits.idle_timeout / 8).max(1)
+    /// True after as many seconds as given. A time as far in the future is put right too.
+    pub fn needs_refresh(&self, now: u32, after: u32) -> bool {
+        now.abs_diff(self.refreshed) >= after
     }
 }
 
@@ -153,20 +152,19 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_is_refreshed_after_an_eighth_of_its_idle_time() {
-        let limits = Limits { idle_timeout: 1800, max_lifetime: 43_200 };
-        assert!(!pin(1000).needs_refresh(1000, limits));
-        assert!(!pin(1000).needs_refresh(1224, limits));
-        assert!(pin(1000).needs_refresh(1225, limits));
-        assert!(!pin(1000).needs_refresh(990, limits), "clocks that differ by a little");
-        assert!(pin(10_000).needs_refresh(1000, limits), "a clock that was set back by a lot");
+    fn a_pin_is_refreshed_after_its_time() {
+        assert!(!pin(1000).needs_refresh(1000, 225));
+        assert!(!pin(1000).needs_refresh(1224, 225));
+        assert!(pin(1000).needs_refresh(1225, 225));
+        assert!(!pin(1000).needs_refresh(990, 225), "clocks that differ by a little");
+        assert!(pin(10_000).needs_refresh(1000, 225), "a clock that was set back by a lot");
     }
 
     #[test]
     fn the_shortest_idle_time_still_leaves_room_to_refresh() {
         let limits = Limits { idle_timeout: 1, max_lifetime: 10 };
-        assert!(!pin(5).needs_refresh(5, limits));
-        assert!(pin(5).needs_refresh(6, limits));
+        assert!(!pin(5).needs_refresh(5, 1));
+        assert!(pin(5).needs_refresh(6, 1));
         assert!(!limits.expired(5, 5, 6));
     }
 

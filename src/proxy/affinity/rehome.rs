@@ -2,7 +2,7 @@
 //! override it. Pure.
 
 use crate::config::{Sessions, WhenUnavailable};
-use crate::pool::sessions::{HomeState, Permit, permit};
+use crate::pool::sessions::{HomeState, Permit, Permits};
 use crate::pool::{AdminState, Health, Memory, Standing};
 use crate::telemetry::words::{DetourReason, RehomeReason};
 
@@ -31,6 +31,8 @@ pub enum Course {
 pub struct Policy {
     /// Where the app keeps its sessions.
     pub sessions: Sessions,
+    /// What follows from it, and what the pool overrides.
+    pub permits: Permits,
     /// The operator's override.
     pub when_unavailable: WhenUnavailable,
 }
@@ -52,15 +54,20 @@ pub fn home_state(standing: Standing, attempt_failed: bool) -> HomeState {
 /// Decides. `has_waited`: this request has waited for its home as long as it may. `is_its_turn`: the drain's pace has
 /// come to this pin.
 pub fn course(policy: Policy, home: HomeState, has_waited: bool, is_its_turn: bool) -> Course {
-    let by_table = match permit(policy.sessions, home) {
+    let by_table = match policy.permits.of(home) {
         Permit::Keep => return Course::Home,
-        Permit::RehomePaced if !is_its_turn => return Course::Home,
+        Permit::RehomePaced | Permit::RehomePacedLost if !is_its_turn => return Course::Home,
+        Permit::Refuse if home == HomeState::Suspect => return Course::Home,
+        Permit::Refuse if !has_waited => return Course::Wait,
+        Permit::Refuse => return Course::Refuse,
         // A home that failed once is asked again first: trying it is how one waits for it.
         Permit::WaitThenDetour if home == HomeState::Suspect => return Course::Home,
         Permit::WaitThenDetour if !has_waited => return Course::Wait,
         Permit::WaitThenDetour | Permit::Detour => Course::Detour(detour_reason(home)),
         Permit::Rehome | Permit::RehomePaced => Course::Rehome { reason: rehome_reason(home), session_lost: false },
-        Permit::RehomeLost => Course::Rehome { reason: rehome_reason(home), session_lost: true },
+        Permit::RehomeLost | Permit::RehomePacedLost => {
+            Course::Rehome { reason: rehome_reason(home), session_lost: true }
+        }
     };
     match (policy.when_unavailable, by_table) {
         (WhenUnavailable::Rehome, _) => by_table,
@@ -114,9 +121,19 @@ fn rehome_reason(home: HomeState) -> RehomeReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::When;
 
-    const LOCAL: Policy = Policy { sessions: Sessions::Local, when_unavailable: WhenUnavailable::Rehome };
-    const EXTERNAL: Policy = Policy { sessions: Sessions::External, when_unavailable: WhenUnavailable::Rehome };
+    fn policy(sessions: Sessions, when_unavailable: WhenUnavailable) -> Policy {
+        Policy { sessions, permits: Permits::new(sessions, &When::default()), when_unavailable }
+    }
+
+    fn local() -> Policy {
+        policy(Sessions::Local, WhenUnavailable::Rehome)
+    }
+
+    fn external() -> Policy {
+        policy(Sessions::External, WhenUnavailable::Rehome)
+    }
 
     fn detour(reason: DetourReason) -> Course {
         Course::Detour(reason)
@@ -153,38 +170,37 @@ mod tests {
 
     #[test]
     fn a_local_session_is_waited_for_and_an_external_one_is_not() {
-        assert_eq!(course(LOCAL, HomeState::AttemptFailed, false, false), Course::Wait);
-        assert_eq!(course(LOCAL, HomeState::AttemptFailed, true, false), detour(DetourReason::ConnectFailed));
-        assert_eq!(course(LOCAL, HomeState::Suspect, true, false), Course::Home);
-        assert_eq!(course(LOCAL, HomeState::Unreachable, true, false), detour(DetourReason::Unreachable));
-        assert_eq!(course(LOCAL, HomeState::Gone, false, false), rehome(RehomeReason::Gone, true));
-        assert_eq!(course(EXTERNAL, HomeState::AttemptFailed, false, false), detour(DetourReason::ConnectFailed));
-        assert_eq!(course(EXTERNAL, HomeState::Suspect, false, false), detour(DetourReason::Suspect));
-        assert_eq!(course(EXTERNAL, HomeState::Unreachable, false, false), rehome(RehomeReason::Unreachable, false));
-        assert_eq!(course(EXTERNAL, HomeState::Gone, false, false), rehome(RehomeReason::Gone, false));
+        assert_eq!(course(local(), HomeState::AttemptFailed, false, false), Course::Wait);
+        assert_eq!(course(local(), HomeState::AttemptFailed, true, false), detour(DetourReason::ConnectFailed));
+        assert_eq!(course(local(), HomeState::Suspect, true, false), Course::Home);
+        assert_eq!(course(local(), HomeState::Unreachable, true, false), detour(DetourReason::Unreachable));
+        assert_eq!(course(local(), HomeState::Gone, false, false), rehome(RehomeReason::Gone, true));
+        assert_eq!(course(external(), HomeState::AttemptFailed, false, false), detour(DetourReason::ConnectFailed));
+        assert_eq!(course(external(), HomeState::Suspect, false, false), detour(DetourReason::Suspect));
+        assert_eq!(course(external(), HomeState::Unreachable, false, false), rehome(RehomeReason::Unreachable, false));
+        assert_eq!(course(external(), HomeState::Gone, false, false), rehome(RehomeReason::Gone, false));
     }
 
     #[test]
     fn a_drain_moves_pins_in_turn_where_it_may_and_nowhere_else() {
-        assert_eq!(course(LOCAL, HomeState::Draining, false, true), Course::Home);
-        assert_eq!(course(EXTERNAL, HomeState::Draining, false, false), Course::Home);
-        assert_eq!(course(EXTERNAL, HomeState::Draining, false, true), rehome(RehomeReason::Drained, false));
+        assert_eq!(course(local(), HomeState::Draining, false, true), Course::Home);
+        assert_eq!(course(external(), HomeState::Draining, false, false), Course::Home);
+        assert_eq!(course(external(), HomeState::Draining, false, true), rehome(RehomeReason::Drained, false));
     }
 
     #[test]
     fn at_the_deadline_of_a_drain_everybody_has_to_go() {
-        assert_eq!(course_after_drain(LOCAL), rehome(RehomeReason::Drained, true));
-        assert_eq!(course_after_drain(EXTERNAL), rehome(RehomeReason::Drained, false));
+        assert_eq!(course_after_drain(local()), rehome(RehomeReason::Drained, true));
+        assert_eq!(course_after_drain(external()), rehome(RehomeReason::Drained, false));
     }
 
     #[test]
     fn the_operator_overrides_the_table() {
         for sessions in [Sessions::Local, Sessions::Replicated, Sessions::Backup, Sessions::External] {
-            let never = Policy { sessions, when_unavailable: WhenUnavailable::Detour };
-            let refuse = Policy { sessions, when_unavailable: WhenUnavailable::Refuse };
+            let never = policy(sessions, WhenUnavailable::Detour);
+            let refuse = policy(sessions, WhenUnavailable::Refuse);
             for home in HomeState::ALL {
-                let by_table =
-                    course(Policy { sessions, when_unavailable: WhenUnavailable::Rehome }, home, true, false);
+                let by_table = course(policy(sessions, WhenUnavailable::Rehome), home, true, false);
                 let is_fixed = by_table == Course::Home || home == HomeState::Removed;
                 let stays = course(never, home, true, false);
                 assert!(if is_fixed { stays == by_table } else { matches!(stays, Course::Detour(_)) }, "{home:?}");

@@ -38,7 +38,7 @@ use least_pins::LeastPins;
 use least_requests::LeastRequests;
 use random::Random;
 use round_robin::RoundRobin;
-use suitability::{Candidates, Suitability};
+use suitability::{Candidates, Excluded, Suitability};
 pub use tried::Tried;
 use two_choices::TwoChoices;
 
@@ -75,12 +75,21 @@ impl Balancer {
     /// suspect, then draining ones, then those of weight 0 (see `Suitability`). `None` only when everybody is excluded,
     /// disabled or unhealthy.
     pub fn pick(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng) -> Option<usize> {
+        self.pick_but(members, Excluded { tried: excluded, are_full_ones: false }, rng)
+    }
+
+    /// Picks a home for a new client: as [`Balancer::pick`], but never a member with as many clients as it may have.
+    pub fn pick_home(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng) -> Option<usize> {
+        self.pick_but(members, Excluded { tried: excluded, are_full_ones: true }, rng)
+    }
+
+    fn pick_but(&mut self, members: &[Member], excluded: Excluded<'_>, rng: &mut Rng) -> Option<usize> {
         let first_choice = Candidates::new(members, excluded, Suitability::FirstChoice);
         self.pick_among(&first_choice, rng).or_else(|| self.pick_second_best(members, excluded, rng))
     }
 
     #[cold]
-    fn pick_second_best(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng) -> Option<usize> {
+    fn pick_second_best(&mut self, members: &[Member], excluded: Excluded<'_>, rng: &mut Rng) -> Option<usize> {
         let best = Suitability::best(members, excluded)?;
         self.pick_among(&Candidates::new(members, excluded, best), rng)
             // States change while we look. Whoever is left is better than an error page.
@@ -148,6 +157,23 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_full_backend_gets_no_new_clients_and_still_serves_requests_without_a_pin() {
+        for balance in ALL {
+            let mut members = pool(&[State::healthy(1), State::healthy(100)]);
+            members[1].max_pins = Some(2);
+            members[1].backend.set_active_pins(2);
+            let mut balancer = Balancer::new(balance, &members, 0);
+            let (mut rng, tried) = (Rng::with_seed(14), Tried::default());
+            for _ in 0..50 {
+                assert_eq!(balancer.pick_home(&members, &tried, &mut rng), Some(0), "{balance:?}");
+            }
+            assert!((0..50).any(|_| balancer.pick(&members, &tried, &mut rng) == Some(1)), "{balance:?}");
+            members[0].max_pins = Some(0);
+            assert_eq!(balancer.pick_home(&members, &tried, &mut rng), None, "{balance:?}: all are full");
         }
     }
 

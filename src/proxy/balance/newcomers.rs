@@ -113,6 +113,12 @@ impl Newcomers {
         }
     }
 
+    /// Everybody has a reply.
+    #[cfg(test)]
+    pub(crate) fn forget_all(&self) {
+        self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+    }
+
     /// The client has its reply, and its pin with it.
     pub fn forget(&self, newcomer: Newcomer) {
         let slot = &self.slots[newcomer.slot()];

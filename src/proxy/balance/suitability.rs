@@ -39,18 +39,33 @@ impl Suitability {
     }
 
     /// The best that anybody has. O(N).
-    pub(super) fn best(members: &[Member], excluded: &Tried) -> Option<Self> {
+    pub(super) fn best(members: &[Member], excluded: Excluded<'_>) -> Option<Self> {
         Self::all(members, excluded).map(|(_, suitability)| suitability).min()
     }
 
     /// The best member, whatever its load. O(N).
-    pub(super) fn anybody(members: &[Member], excluded: &Tried) -> Option<usize> {
+    pub(super) fn anybody(members: &[Member], excluded: Excluded<'_>) -> Option<usize> {
         Self::all(members, excluded).min_by_key(|&(_, suitability)| suitability).map(|(index, _)| index)
     }
 
-    fn all(members: &[Member], excluded: &Tried) -> impl Iterator<Item = (usize, Self)> {
+    fn all<'a>(members: &'a [Member], excluded: Excluded<'a>) -> impl Iterator<Item = (usize, Self)> + 'a {
         let suitable = |(index, member): (usize, &Member)| Some((index, Self::of(&member.backend)?.0));
-        members.iter().enumerate().filter_map(suitable).filter(|&(index, _)| !excluded.contains(index))
+        members.iter().enumerate().filter(move |(index, member)| !excluded.has(*index, member)).filter_map(suitable)
+    }
+}
+
+/// Who may not be picked, whatever its state.
+#[derive(Clone, Copy)]
+pub(super) struct Excluded<'a> {
+    /// Those that failed this request.
+    pub(super) tried: &'a Tried,
+    /// A home is looked for, so those with as many clients as they may have are out.
+    pub(super) are_full_ones: bool,
+}
+
+impl Excluded<'_> {
+    fn has(self, index: usize, member: &Member) -> bool {
+        self.tried.contains(index) || (self.are_full_ones && member.is_full())
     }
 }
 
@@ -74,12 +89,12 @@ impl Candidate<'_> {
 /// Those among whom an algorithm picks: members of one suitability that are not excluded.
 pub(super) struct Candidates<'a> {
     members: &'a [Member],
-    excluded: &'a Tried,
+    excluded: Excluded<'a>,
     suitability: Suitability,
 }
 
 impl<'a> Candidates<'a> {
-    pub(super) fn new(members: &'a [Member], excluded: &'a Tried, suitability: Suitability) -> Self {
+    pub(super) fn new(members: &'a [Member], excluded: Excluded<'a>, suitability: Suitability) -> Self {
         Self { members, excluded, suitability }
     }
 
@@ -95,9 +110,10 @@ impl<'a> Candidates<'a> {
 
     /// This member, when it is among them.
     pub(super) fn get(&self, index: usize) -> Option<Candidate<'a>> {
-        let backend = &*self.members.get(index)?.backend;
+        let member = self.members.get(index)?;
+        let backend = &*member.backend;
         let (suitability, weight) = Suitability::of(backend)?;
-        let is_one = suitability == self.suitability && !self.excluded.contains(index);
+        let is_one = suitability == self.suitability && !self.excluded.has(index, member);
         is_one.then_some(Candidate { index, weight, backend })
     }
 

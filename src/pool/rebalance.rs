@@ -1,0 +1,151 @@
+//! Evening out after scale-out: which backends give clients away, which take them, and which client's turn it is.
+//!
+//! Pure. The control plane gives every backend a [`Role`] each time it has counted active pins; a request whose pin lives
+//! at a backend that sheds asks [`is_turn`]. Turns follow from the pin, its home and the wall clock alone, so several
+//! replicas agree without talking, and nothing has to be remembered.
+
+use super::heir::mix;
+
+/// What a backend does with healthy pins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// Keeps its clients, and gets no others'.
+    Settled = 0,
+    /// Has too many: its clients move, at the pace of the pool.
+    Sheds = 1,
+    /// Has fewer than its share: takes clients from those that shed.
+    Receives = 2,
+}
+
+/// What is known of one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Clients that used their pin there within the idle time.
+    pub active_pins: u64,
+    /// Its weight; one without weight takes no part.
+    pub weight: u32,
+    /// In service for new clients; others take no part.
+    pub is_in_service: bool,
+    /// The role it has.
+    pub role: Role,
+}
+
+/// Gives each backend its role. O(N).
+///
+/// Shedding begins when somebody has more than `when_above` times its share, and ends for each where a tenth of that
+/// margin is left: within the band nothing moves, and a backend that was added ends up near its share and not just inside
+/// the band. Two pins above the share are the least that counts, or small pools would never come to rest.
+pub fn roles(loads: &[Load], when_above: f64) -> Vec<Role> {
+    let takes_part = |load: &&Load| load.is_in_service && load.weight > 0;
+    let pins: u64 = loads.iter().filter(takes_part).map(|load| load.active_pins).sum();
+    let weight: u64 = loads.iter().filter(takes_part).map(|load| u64::from(load.weight)).sum();
+    let share = |load: &Load| pins as f64 * f64::from(load.weight) / weight as f64;
+    let exceeds = |load: &Load, factor: f64| {
+        let share = share(load);
+        load.active_pins as f64 > share * factor && load.active_pins as f64 - share >= 2.0
+    };
+    let band = 1.0 + (when_above - 1.0) / 10.0;
+    let begins = loads.iter().filter(takes_part).any(|load| exceeds(load, when_above));
+    let goes_on = loads.iter().filter(takes_part).any(|load| load.role == Role::Sheds && exceeds(load, band));
+    let role = |load: &Load| match () {
+        () if !(begins || goes_on) || !takes_part(&load) => Role::Settled,
+        () if exceeds(load, band) => Role::Sheds,
+        () if (load.active_pins as f64) < share(load) => Role::Receives,
+        () => Role::Settled,
+    };
+    loads.iter().map(role).collect()
+}
+
+/// Turns that are looked back at for a client that was away.
+const LONGEST_LOOK_BACK: u32 = 64;
+
+/// Whether it became this pin's turn to move between `since`, when it was last used, and `now`, both in seconds of the wall
+/// clock. `per_second` is the share of a backend's clients that may move in a second.
+///
+/// Time goes in slices that are long enough for one in a hundred to move; in each slice every pin draws, by hash.
+/// Constant time: 64 slices at the most are looked back at.
+pub fn is_turn(pin_id: u64, home: u64, (since, now): (u32, u32), per_second: f64) -> bool {
+    let slice = (0.01 / per_second).ceil().clamp(1.0, 86_400.0);
+    let share = per_second * slice;
+    let slice = slice as u32;
+    let last = now / slice;
+    let first = (since / slice).saturating_add(1).max(last.saturating_sub(LONGEST_LOOK_BACK - 1));
+    let draw = |slice: u32| (mix(pin_id ^ home ^ mix(u64::from(slice))) >> 11) as f64 / (1_u64 << 53) as f64;
+    (first..=last).any(|slice| draw(slice) < share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use Role::{Receives, Settled, Sheds};
+
+    fn load(active_pins: u64, role: Role) -> Load {
+        Load { active_pins, weight: 1, is_in_service: true, role }
+    }
+
+    /// Pins and role of each before, and the roles they get.
+    type Row = (&'static [(u64, Role)], &'static [Role]);
+
+    #[test]
+    fn roles_follow_the_table() {
+        let table: &[Row] = &[
+            // Scale-out: a third more than the share, and nobody at the new one.
+            (&[(133, Settled), (133, Settled), (133, Settled), (0, Settled)], &[Sheds, Sheds, Sheds, Receives]),
+            // Inside the band nothing begins…
+            (&[(110, Settled), (95, Settled), (95, Settled)], &[Settled, Settled, Settled]),
+            // …but what has begun goes on, down to a tenth of the margin.
+            (&[(110, Sheds), (95, Receives), (95, Receives)], &[Sheds, Receives, Receives]),
+            (&[(102, Sheds), (99, Receives), (99, Receives)], &[Settled, Settled, Settled]),
+            // Two pins more than the share are the least that counts.
+            (&[(3, Settled), (1, Settled), (2, Settled)], &[Settled, Settled, Settled]),
+            (&[(0, Settled), (0, Settled)], &[Settled, Settled]),
+            (&[], &[]),
+        ];
+        for (before, expected) in table {
+            let loads: Vec<_> = before.iter().map(|&(pins, role)| load(pins, role)).collect();
+            assert_eq!(roles(&loads, 1.25), *expected, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn weights_make_the_shares_and_whoever_is_out_of_service_takes_no_part() {
+        let heavy = Load { weight: 3, ..load(300, Settled) };
+        let draining = Load { is_in_service: false, ..load(500, Settled) };
+        let pinned_only = Load { weight: 0, ..load(500, Settled) };
+        assert_eq!(roles(&[heavy, load(100, Settled), draining, pinned_only], 1.25), [Settled; 4]);
+        let light = [Load { weight: 3, ..load(150, Settled) }, load(250, Settled), draining, pinned_only];
+        assert_eq!(roles(&light, 1.25), [Receives, Sheds, Settled, Settled]);
+    }
+
+    /// Of 20,000 pins that come back every few seconds, the pace's share has had its turn. Bound: five standard
+    /// deviations.
+    #[test]
+    fn as_many_move_as_the_pace_says() {
+        for (per_second, seconds, every) in [(0.01 / 60.0, 600, 7), (0.05, 10, 1), (0.01, 30, 3), (0.002, 200, 20)] {
+            let moved = (0..20_000_u64)
+                .filter(|pin| {
+                    let visits = (0..seconds).step_by(every).map(|at| 1_000_000 + at as u32);
+                    visits.clone().zip(visits.skip(1)).any(|visit| is_turn(mix(*pin), 5, visit, per_second))
+                })
+                .count() as f64;
+            let share = 1.0 - (1.0 - per_second).powi(seconds);
+            let (due, spread) = (20_000.0 * share, (20_000.0 * share * (1.0 - share)).sqrt());
+            // Slices begin and end where the clock says, so up to one more or less may fall into the time.
+            let slack = 5.0 * spread + 20_000.0 * 0.011;
+            assert!((moved - due).abs() <= slack, "{moved} of {due} at {per_second} in {seconds} s");
+        }
+    }
+
+    #[test]
+    fn a_turn_comes_once_for_every_replica_and_not_in_the_slice_of_the_last_use() {
+        let turns: Vec<u32> = (0..1000).filter(|now| is_turn(1, 2, (now - now.min(&1), *now), 0.01)).collect();
+        assert!(!turns.is_empty());
+        for turn in turns {
+            assert!(!is_turn(1, 2, (turn, turn), 0.01), "it was used since");
+            assert!(is_turn(1, 2, (turn - 1, turn + 30), 0.01), "it counts for a client that was away");
+        }
+        assert!(is_turn(1, 2, (0, 1), 1.0), "everybody in a second");
+    }
+}

@@ -1,0 +1,209 @@
+//! The gate of `backup`: of several requests of one client that leave their home at once, the first goes alone.
+//!
+//! Two nodes that adopt one session at once lose it, and even one node may when two requests make it do so. So the first
+//! request of a client that goes to its heir passes, and the others wait for its reply, but no longer than the pool says;
+//! then they follow, and so do those that come a little later with the same old pin. When the first one fails, the next
+//! takes its place.
+//!
+//! Only requests that leave their home come here, so a lock does no harm: it is held for a look into a map.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+/// Clients that are waited for or remembered at a time. With more, the latest ones pass as they come.
+const MOST: usize = 16_384;
+
+/// How long a gate stays open behind the first request: longer than parallel requests of one page take to come.
+const MEMORY: Duration = Duration::from_secs(10);
+
+/// The gates of all pools. Outlives every snapshot.
+#[derive(Debug, Default)]
+pub struct Gates {
+    gates: Mutex<HashMap<Passage, Gate>>,
+}
+
+/// Who passes, and where to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Passage {
+    /// The pin's id.
+    pub pin: u64,
+    /// The stable hash of the backend that takes over.
+    pub heir: u64,
+}
+
+#[derive(Debug)]
+enum Gate {
+    /// The first one is on its way; the others wait for this.
+    Shut(Arc<Notify>),
+    /// The first one has its reply.
+    Open { until: Instant },
+}
+
+impl Gates {
+    /// Passes the gate: at once as the first one, who gets a [`Pass`], or behind the first one's reply. Waits until
+    /// `deadline` at the longest.
+    pub async fn pass(self: &Arc<Self>, passage: Passage, deadline: Instant) -> Option<Pass> {
+        loop {
+            let opened = match self.look(passage, Instant::now()) {
+                Look::First => return Some(Pass { gates: Arc::clone(self), passage, is_open: false }),
+                Look::Open => return None,
+                Look::Shut(opened) => opened,
+            };
+            if timeout_at(deadline, opened).await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    fn look(&self, passage: Passage, now: Instant) -> Look<impl Future<Output = ()> + use<>> {
+        let mut gates = self.lock();
+        match gates.get(&passage) {
+            // Made while the lock is held, so that it cannot miss the opening.
+            Some(Gate::Shut(notify)) => return Look::Shut(Arc::clone(notify).notified_owned()),
+            Some(Gate::Open { until }) if now < *until => return Look::Open,
+            Some(Gate::Open { .. }) => {}
+            None if gates.len() >= MOST => {
+                gates.retain(|_, gate| !matches!(gate, Gate::Open { until } if *until <= now));
+                if gates.len() >= MOST {
+                    return Look::Open;
+                }
+            }
+            None => {}
+        }
+        gates.insert(passage, Gate::Shut(Arc::default()));
+        Look::First
+    }
+
+    /// Replaces the gate of whoever was first, and wakes the others.
+    fn replace(&self, passage: Passage, gate: Option<Gate>) {
+        let mut gates = self.lock();
+        let before = match gate {
+            Some(gate) => gates.insert(passage, gate),
+            None => gates.remove(&passage),
+        };
+        if let Some(Gate::Shut(notify)) = before {
+            notify.notify_waiters();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Passage, Gate>> {
+        // Every holder leaves a whole map behind.
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a request finds.
+enum Look<F> {
+    /// Nobody: it is the first.
+    First,
+    /// The first one has been there.
+    Open,
+    /// The first one is on its way.
+    Shut(F),
+}
+
+/// The first request's way through the gate. Dropped without a reply, it leaves its place to the next one.
+#[derive(Debug)]
+pub struct Pass {
+    gates: Arc<Gates>,
+    passage: Passage,
+    is_open: bool,
+}
+
+impl Pass {
+    /// The reply has come: the others follow.
+    pub fn open(mut self, now: Instant) {
+        self.is_open = true;
+        self.gates.replace(self.passage, Some(Gate::Open { until: now + MEMORY }));
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if !self.is_open {
+            self.gates.replace(self.passage, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    const PASSAGE: Passage = Passage { pin: 7, heir: 9 };
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_goes_alone_and_the_others_follow_its_reply() {
+        let gates = Arc::<Gates>::default();
+        let pass = gates.pass(PASSAGE, soon()).await.expect("nobody was before it");
+        let passed = Arc::new(AtomicU32::new(0));
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let (gates, passed) = (Arc::clone(&gates), Arc::clone(&passed));
+                tokio::spawn(async move {
+                    assert!(gates.pass(PASSAGE, soon()).await.is_none());
+                    passed.fetch_add(1, Ordering::Relaxed);
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(passed.load(Ordering::Relaxed), 0);
+        pass.open(Instant::now());
+        for waiting in waiting {
+            waiting.await.expect("it has passed");
+        }
+        assert!(gates.pass(PASSAGE, soon()).await.is_none(), "a late one follows at once");
+        tokio::time::sleep(MEMORY).await;
+        assert!(gates.pass(PASSAGE, soon()).await.is_some(), "forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_first_fails_exactly_one_takes_its_place() {
+        let gates = Arc::<Gates>::default();
+        let pass = gates.pass(PASSAGE, soon()).await;
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let gates = Arc::clone(&gates);
+                tokio::spawn(async move { gates.pass(PASSAGE, soon()).await.map(|pass| pass.open(Instant::now())) })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        drop(pass);
+        let mut first = 0;
+        for waiting in waiting {
+            first += u32::from(waiting.await.expect("it has passed").is_some());
+        }
+        assert_eq!(first, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_is_bounded_and_so_is_memory() {
+        let gates = Arc::<Gates>::default();
+        let _first = gates.pass(PASSAGE, soon()).await;
+        let begun = Instant::now();
+        assert!(gates.pass(PASSAGE, soon()).await.is_none());
+        assert_eq!(begun.elapsed(), Duration::from_secs(5));
+
+        let mut passes = Vec::new();
+        for pin in 0..2 * MOST as u64 {
+            passes.extend(gates.pass(Passage { pin, heir: 1 }, soon()).await);
+        }
+        assert_eq!(passes.len() + 1, MOST, "one was there before");
+        for pass in passes {
+            pass.open(Instant::now());
+        }
+        tokio::time::sleep(MEMORY).await;
+        assert!(gates.pass(Passage { pin: 0, heir: 2 }, soon()).await.is_some(), "what is over makes room");
+        assert!(gates.lock().len() <= 3);
+    }
+}

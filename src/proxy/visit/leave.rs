@@ -1,0 +1,284 @@
+//! What a client leaves with: a pin that is new, moved, noted or refreshed, in its cookie or in the pin store.
+
+use std::hash::Hasher as _;
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderValue, header};
+use siphasher::sip::SipHasher13;
+
+use super::{Carrier, Destination, Moved, Visit};
+use crate::config::{HomeBy, PinOn};
+use crate::pins::{self, Owner, Record};
+use crate::proxy::affinity::session_pins::{SessionPins, record};
+use crate::proxy::affinity::{CookieName, Detour, Opened, Pin, app_cookie, cache_guard};
+use crate::proxy::snapshot::{Affinity, Pool};
+use crate::telemetry::words::{DetourReason, Placement, RehomeReason};
+
+impl Visit {
+    /// Gives a client that is about to get a pin its id before the backend is asked, where that has to be told the heir.
+    pub(in crate::proxy) fn name_pin(&mut self, new_id: impl FnOnce() -> u64) {
+        self.pin_id.get_or_insert_with(new_id);
+    }
+
+    /// Notes where the request was served: the pin to leave with, if the client has to be told of one. `new_id` draws
+    /// the id of a new pin.
+    pub(in crate::proxy) fn served(&mut self, pool: &Pool, destination: &Destination, new_id: impl FnOnce() -> u64) {
+        let Some(opened) = self.opened else { return };
+        if matches!(self.carrier, Carrier::Hash | Carrier::KeyMissing) {
+            return;
+        }
+        self.leaves_with = match (opened, destination.placement) {
+            (_, Placement::New) => {
+                let id = self.pin_id.unwrap_or_else(new_id);
+                Some(self.fresh_pin(pool, destination.member, id, self.now))
+            }
+            (Opened::Valid(pin) | Opened::OldKey(pin), Placement::Rehomed(_)) => {
+                Some(self.fresh_pin(pool, destination.member, pin.id, pin.issued))
+            }
+            (Opened::UnknownBackend(orphan), Placement::Rehomed(_)) => {
+                Some(self.fresh_pin(pool, destination.member, orphan.id, orphan.issued))
+            }
+            (Opened::Valid(pin) | Opened::OldKey(pin), placement) => {
+                let is_due = matches!(opened, Opened::OldKey(_)) || pin.needs_refresh(self.now, pool.refresh_after);
+                let followed = self.followed(&pin, pool, destination, placement);
+                followed.or_else(|| is_due.then(|| self.resealed(&pin, pool)))
+            }
+            (Opened::None | Opened::Expired | Opened::Forged | Opened::UnknownBackend(_), _) => None,
+        };
+        if let Some(pin) = &self.leaves_with {
+            self.pin_id = Some(pin.id);
+        }
+    }
+
+    /// The reply's word on the pin, and whether it begins a session: the app may end a pin, or ask for one only then.
+    /// Says whether the client has a pin now.
+    pub(in crate::proxy) fn obey(&mut self, pool: &Pool, word: Option<&[u8]>, begins_session: bool) -> bool {
+        if let Some(newcomer) = self.newcomer {
+            pool.newcomers.forget(newcomer);
+        }
+        let Some(opened) = self.opened else { return false };
+        let asks_to_keep = word.is_some_and(|word| word.eq_ignore_ascii_case(b"keep"));
+        let is_new = opened.pin().is_none() && !matches!(opened, Opened::UnknownBackend(_));
+        let is_early = is_new
+            && match (&pool.affinity, self.carrier) {
+                (Affinity::Cookie(cookie), _) => {
+                    cookie.pin_on == PinOn::SessionStart && !asks_to_keep && !begins_session
+                }
+                // Without an id there is nothing to pin by; one that nobody knows is pinned when the app asks for it.
+                (_, Carrier::Session { presented, issued }) => {
+                    issued.is_none() && !(asks_to_keep && presented.is_some())
+                }
+                _ => true,
+            };
+        if word.is_some_and(|word| word.eq_ignore_ascii_case(b"release")) {
+            self.is_released = !matches!(opened, Opened::None);
+            self.leaves_with = None;
+        } else if is_early {
+            self.leaves_with = None;
+        } else {
+            return true;
+        }
+        if is_new {
+            self.pin_id = None;
+        }
+        false
+    }
+
+    /// Whether the reply begins a session of the app: it issues another id than the request carried. `member` is the
+    /// backend that replies. A session that is pinned by its id is known by the new one from now on.
+    pub(in crate::proxy) fn begins_session(
+        &mut self,
+        pool: &Pool,
+        request: &HeaderMap,
+        reply: &HeaderMap,
+        member: usize,
+    ) -> bool {
+        let Affinity::AppSession(session) = &pool.affinity else {
+            return app_cookie::begins_session(pool.settings.session_cookie.as_deref(), request, reply);
+        };
+        let Carrier::Session { presented, issued } = &mut self.carrier else { return false };
+        let Some(id) = session.reader.id_of_reply(reply, self.now) else {
+            // The app has ended the session: so does its pin.
+            if session.reader.ended(reply, self.now) {
+                self.is_released = presented.is_some();
+            }
+            return false;
+        };
+        let mut this = session.look_at(id.id);
+        if session.home_by == HomeBy::Prefix {
+            // Ours to write: it will name whoever served.
+            this.named = Some(member as u32);
+        }
+        let is_same_session = presented.is_some_and(|presented| presented.pin_id == this.pin_id);
+        // What we put in front of an id, the app does not know of.
+        let is_same_id = is_same_session && session.home_by == HomeBy::Prefix
+            || presented.is_some_and(|presented| presented.key == this.key);
+        if !is_same_id {
+            *issued = Some(this);
+        }
+        if !is_same_session {
+            self.leaves_with = Some(self.fresh_pin(pool, member, this.pin_id, self.now));
+            self.pin_id = Some(this.pin_id);
+        }
+        // The app may also move a session by itself: the id stays, and names another backend.
+        let is_moved = !is_same_id && this.named == Some(member as u32);
+        !is_same_session || is_moved
+    }
+
+    /// The pin as this visit changes it: a long detour is noted, and forgotten at home; a new life of the home is named.
+    fn followed(&self, pin: &Pin, pool: &Pool, destination: &Destination, placement: Placement) -> Option<Pin> {
+        match placement {
+            Placement::Kept if destination.session_lost.is_some() || pin.detour.is_some() => {
+                Some(Pin { detour: None, ..self.resealed(pin, pool) })
+            }
+            Placement::Detour(DetourReason::Unreachable | DetourReason::Disabled) => {
+                let to = destination.member as u32;
+                let since = pin.detour.map_or(self.now, |detour| detour.since);
+                let is_noted = pin.detour.is_some_and(|detour| detour.to == to);
+                (!is_noted).then(|| Pin { detour: Some(Detour { to, since }), ..self.resealed(pin, pool) })
+            }
+            _ => None,
+        }
+    }
+
+    /// The client began a session where it was only on a detour: that is its home now.
+    pub(in crate::proxy) fn settle(&mut self, pool: &Pool, member: usize) -> Option<Moved> {
+        let pin = self.pin().filter(|_| self.carrier != Carrier::Hash)?;
+        let id = self.pin_id.unwrap_or(pin.id);
+        self.leaves_with = Some(self.fresh_pin(pool, member, id, pin.issued));
+        Some(Moved { from: Some(pin.home as usize), reason: RehomeReason::NewSession })
+    }
+
+    fn fresh_pin(&self, pool: &Pool, member: usize, id: u64, issued: u32) -> Pin {
+        let instance = pool.members[member].backend.instance();
+        Pin { id, home: member as u32, instance, issued, refreshed: self.now, detour: None }
+    }
+
+    /// The same pin, used now. Only at home does it take the home's present life: on a detour it keeps naming the life
+    /// that holds the session.
+    fn resealed(&self, pin: &Pin, pool: &Pool) -> Pin {
+        let home = &pool.members[pin.home as usize].backend;
+        let is_at_home = home.standing().is_available_for_pinned();
+        let instance = if is_at_home { home.instance() } else { pin.instance };
+        Pin { instance, refreshed: self.now, ..*pin }
+    }
+
+    /// Has the other replicas agree to a pin that is about to move. Gives `false` when one of them has moved it elsewhere
+    /// already: then the visit goes on with that pin.
+    pub(in crate::proxy) async fn agree(
+        &mut self,
+        pool: &Pool,
+        destination: &Destination,
+        owner: impl FnOnce() -> Owner,
+    ) -> bool {
+        let (Affinity::AppSession(session), Some(mut presented)) = (&pool.affinity, self.presented()) else {
+            return true;
+        };
+        if !session.store.is_shared() {
+            return true;
+        }
+        let pin = match self.opened {
+            Some(Opened::Valid(pin) | Opened::OldKey(pin)) => (pin.id, pin.issued),
+            Some(Opened::UnknownBackend(orphan)) => (orphan.id, orphan.issued),
+            Some(Opened::None | Opened::Expired | Opened::Forged) | None => return true,
+        };
+        let home = |member: u32| pool.members[member as usize].backend.stable_hash();
+        let Some(from) = presented.stored_home.or(presented.named.map(home)) else { return true };
+        let wanted = record(&self.fresh_pin(pool, destination.member, pin.0, pin.1), &pool.members);
+        let agreed = session.store.rehome(presented.key, from, wanted, owner(), limits(pool)).await;
+        if agreed.home == wanted.home {
+            return true;
+        }
+        presented.stored_home = Some(agreed.home);
+        self.carrier = Carrier::Session { presented: Some(presented), issued: None };
+        self.opened = Some(session.opened(&agreed, presented.pin_id, self.now));
+        false
+    }
+
+    /// Tells the client, or the pin store, what has changed; and makes sure that a reply has no cookie that passes for
+    /// ours.
+    pub(in crate::proxy) fn leave(
+        &self,
+        pool: &Pool,
+        headers: &mut HeaderMap,
+        is_https: bool,
+        owner: impl FnOnce() -> Owner,
+    ) {
+        match &pool.affinity {
+            Affinity::Cookie(cookie) => {
+                remove_namesakes(headers, &cookie.name);
+                let line = match &self.leaves_with {
+                    Some(pin) => cookie.set.render(&cookie.pins.seal(pin), pin, is_https, self.now),
+                    None if self.is_released => cookie.set.render_removal(is_https),
+                    None => return,
+                };
+                headers.append(header::SET_COOKIE, line);
+                cache_guard::guard(headers);
+            }
+            Affinity::AppSession(session) => self.leave_by_session(session, pool, headers, owner),
+            Affinity::Off | Affinity::Hash(_) => {}
+        }
+    }
+
+    fn leave_by_session(
+        &self,
+        session: &SessionPins,
+        pool: &Pool,
+        headers: &mut HeaderMap,
+        owner: impl FnOnce() -> Owner,
+    ) {
+        let Carrier::Session { presented, issued } = self.carrier else { return };
+        let home = self.leaves_with.or_else(|| self.pin());
+        if session.home_by == HomeBy::Prefix
+            && let Some(home) = home
+        {
+            session.reader.prefix_reply(headers, &pool.members[home.home as usize].backend.id().name, self.now);
+        }
+        if self.is_released {
+            presented.iter().for_each(|presented| session.store.remove(presented.key));
+            return;
+        }
+        let Some(pin) = self.leaves_with else { return };
+        let Some(id) = issued.or(presented) else { return };
+        // What an id says by itself needs no keeping.
+        if id.named == Some(pin.home) && pin.detour.is_none() {
+            if id.stored_home.is_some() {
+                session.store.remove(id.key);
+            }
+            return;
+        }
+        let kept: Record = record(&pin, &pool.members);
+        session.store.put(id.key, kept, owner(), limits(pool));
+    }
+}
+
+/// How long the pin store keeps a pin.
+pub(super) fn limits(pool: &Pool) -> pins::Limits {
+    pins::Limits { idle_timeout: pool.limits.idle_timeout, max_lifetime: pool.limits.max_lifetime }
+}
+
+/// Whom a pin is learned from: a client's address, of IPv6 the network that one client has to itself.
+pub(in crate::proxy) fn owner(client: IpAddr) -> Owner {
+    let mut hasher = SipHasher13::new();
+    match client {
+        IpAddr::V4(address) => hasher.write(&address.octets()),
+        IpAddr::V6(address) => hasher.write(&address.octets()[..8]),
+    }
+    Owner(hasher.finish() as u32)
+}
+
+/// A backend's own cookie of our name would take the place of the pin.
+fn remove_namesakes(headers: &mut HeaderMap, name: &CookieName) {
+    let is_namesake = |line: &HeaderValue| {
+        let pair = line.as_bytes().split(|byte| *byte == b';').next();
+        pair.is_some_and(|pair| name.contains(pair))
+    };
+    if headers.get_all(header::SET_COOKIE).iter().any(is_namesake) {
+        let lines = headers.get_all(header::SET_COOKIE).iter();
+        let kept: Vec<_> = lines.filter(|line| !is_namesake(line)).cloned().collect();
+        headers.remove(header::SET_COOKIE);
+        for line in kept {
+            headers.append(header::SET_COOKIE, line);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! One client's request as far as affinity is concerned: the pin it came with, where that sends it, and the pin it
+//! leaves with. Joins `affinity` with what is known of the backends.
+//!
+//! `arrive` reads the pin, however it travels; `next` decides where each attempt goes; `leave` settles what the client
+//! and the pin store are told; `explain` says all of it in words, for an operator who asks.
+
+mod arrive;
+
+mod explain;
+
+mod leave;
+
+mod next;
+
+#[cfg(test)]
+mod tests;
+
+pub(super) use leave::owner as pin_owner;
+
+pub use explain::{Answer, Explanation, Question, explain};
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+
+use super::affinity::{Opened, Pin, SessionId};
+use super::balance::newcomers::Newcomer;
+use crate::telemetry::words::{PinVerdict, Placement, RehomeReason};
+
+/// A visit of one client.
+#[derive(Debug)]
+pub(super) struct Visit {
+    /// `None` where pins do not count: no affinity in the pool, or none on the route.
+    opened: Option<Opened>,
+    /// How its pin travels.
+    carrier: Carrier,
+    /// Wall clock, in seconds.
+    now: u32,
+    /// The pin to leave with, when the client or the store has to be told.
+    leaves_with: Option<Pin>,
+    /// The id of the pin, old or new.
+    pin_id: Option<u64>,
+    /// Who the client seems to be; only for one without a pin.
+    newcomer: Option<Newcomer>,
+    /// The client's pin is taken away.
+    is_released: bool,
+}
+
+/// How a pin travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carrier {
+    /// In our own cookie.
+    Cookie,
+    /// Under the app's session id.
+    Session {
+        /// The id that the request carried.
+        presented: Option<SessionId>,
+        /// The id that the reply issued, when that is another one.
+        issued: Option<SessionId>,
+    },
+    /// Not at all: it follows from the request.
+    Hash,
+    /// As with `Hash`, but the request has no affinity key and is to be turned away for it.
+    KeyMissing,
+}
+
+/// What a request says about its client.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    /// Finds the client's address, which not every request is asked for.
+    pub client: &'a dyn Fn() -> IpAddr,
+    /// The request's header lines.
+    pub headers: &'a HeaderMap,
+    /// Its path.
+    pub path: &'a str,
+    /// Its path and query.
+    pub path_and_query: &'a str,
+    /// Wall clock, in seconds.
+    pub now: u32,
+}
+
+/// Where one attempt goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Destination {
+    /// Index of the backend.
+    pub member: usize,
+    /// What that is.
+    pub placement: Placement,
+    /// Who the client was with, when its pin moves.
+    pub moved: Option<Moved>,
+    /// The session went with the memory it was in; said to the backend, once.
+    pub session_lost: Option<RehomeReason>,
+}
+
+impl Destination {
+    fn plain(member: usize, placement: Placement) -> Self {
+        Self { member, placement, moved: None, session_lost: None }
+    }
+}
+
+/// A pin that moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moved {
+    /// Index of the old home; `None` when it is no longer in the pool.
+    pub from: Option<usize>,
+    /// Why.
+    pub reason: RehomeReason,
+}
+
+/// What to do next with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Try this one.
+    Go(Destination),
+    /// Wait for the home, then ask again.
+    Wait {
+        /// Index of the home.
+        home: usize,
+    },
+    /// The policy says no.
+    Refuse,
+    /// There is nobody.
+    Nobody,
+}
+
+impl Visit {
+    /// What the pin turned out to be; `None` where pins do not count.
+    pub(super) fn verdict(&self) -> Option<PinVerdict> {
+        self.opened.as_ref().map(Opened::verdict)
+    }
+
+    /// The pin's id.
+    pub(super) fn pin_id(&self) -> Option<u64> {
+        self.pin_id
+    }
+
+    /// Whether the pool asks for an affinity key that the request does not carry.
+    pub(super) fn lacks_key(&self) -> bool {
+        self.carrier == Carrier::KeyMissing
+    }
+
+    /// The pin that the client came with.
+    fn pin(&self) -> Option<Pin> {
+        self.opened.and_then(|opened| opened.pin())
+    }
+}

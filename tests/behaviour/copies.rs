@@ -1,0 +1,273 @@
+//! The two kinds of sessions that live in more than one memory, in front of servers that really keep them so: whatever
+//! happens to a home, its clients are served by one that has a copy, still logged in, and stay there.
+
+use std::time::Duration;
+
+use crate::crowd::{Crowd, customers};
+use crate::gate::Gate;
+use crate::shop::{IMPATIENT, SUSPECTING, Shop, assert_placed, client_at, is_logged_in_at, told, until_gone, who_am_i};
+use crate::support::{BackendProcess, Client, StickpinProcess, until};
+
+const NAMES: [&str; 3] = ["red", "green", "blue"];
+
+/// Both kinds.
+const KINDS: [&str; 2] = ["replicated", "backup"];
+
+fn cluster(kind: &str) -> [BackendProcess; 3] {
+    BackendProcess::cluster(NAMES, &["--sessions", kind])
+}
+
+fn shop(kind: &str, backends: &[BackendProcess]) -> Shop {
+    Shop::of(backends.iter().map(BackendProcess::yaml)).pool(&format!("sessions: {kind}"))
+}
+
+/// Asks until the client is served elsewhere than `home`, and says where; it has to be logged in all the while.
+async fn until_moved(client: &mut Client, home: &str) -> (String, [String; 3]) {
+    until(&format!("the client has left {home}"), async || {
+        let reply = who_am_i(client).await;
+        assert_eq!(reply.field("user"), "ann", "{}", reply.text());
+        if reply.served_by() == home { Err(reply.text()) } else { Ok((reply.served_by(), told(&reply))) }
+    })
+    .await
+}
+
+async fn assert_stays(client: &mut Client, home: &str) {
+    for _ in 0..5 {
+        let reply = who_am_i(client).await;
+        assert!(is_logged_in_at(&reply, home), "{}", reply.text());
+    }
+}
+
+#[tokio::test]
+async fn a_home_that_is_gone_loses_nothing_and_its_clients_stay_when_it_is_back() {
+    for kind in KINDS {
+        let mut backends = cluster(kind);
+        let stickpin = shop(kind, &backends).open().await;
+        let (mut client, mut admin) = (client_at(&stickpin, "red").await, stickpin.admin());
+        assert_stays(&mut client, "red").await;
+        backends[0].kill();
+        until_gone(&mut admin, "red").await;
+        let (heir, told) = until_moved(&mut client, "red").await;
+        assert_eq!(told, ["red", "gone", ""].map(str::to_owned), "{kind}");
+        assert_stays(&mut client, &heir).await;
+        backends[0].restart().unwrap();
+        admin.until_health("shop", "red", "healthy").await;
+        assert_stays(&mut client, &heir).await;
+        assert_eq!(admin.metric("stickpin_sessions_lost_total", &[]).await, 0.0);
+        assert_eq!(admin.metric("stickpin_rehomes_total", &[]).await, 1.0, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_home_that_hangs_is_left_for_one_that_has_a_copy_and_not_gone_back_to() {
+    for kind in KINDS {
+        let backends = cluster(kind);
+        let stickpin = shop(kind, &backends).probed(IMPATIENT).open().await;
+        let (mut client, mut admin) = (client_at(&stickpin, "green").await, stickpin.admin());
+        assert_stays(&mut client, "green").await;
+        backends[1].pause().await.unwrap();
+        admin.until_health("shop", "green", "unhealthy").await;
+        let (heir, told) = until_moved(&mut client, "green").await;
+        assert_eq!(told, ["green", "unreachable", ""].map(str::to_owned), "{kind}");
+        backends[1].resume().unwrap();
+        admin.until_health("shop", "green", "healthy").await;
+        assert_stays(&mut client, &heir).await;
+    }
+}
+
+#[tokio::test]
+async fn a_disabled_home_is_left_for_good() {
+    for kind in KINDS {
+        let backends = cluster(kind);
+        let stickpin = shop(kind, &backends).open().await;
+        let (mut client, mut admin) = (client_at(&stickpin, "blue").await, stickpin.admin());
+        assert_stays(&mut client, "blue").await;
+        admin.set_state("shop", "blue", "disabled").await;
+        let (heir, told) = until_moved(&mut client, "blue").await;
+        assert_eq!(told, ["blue", "disabled", ""].map(str::to_owned), "{kind}");
+        admin.set_state("shop", "blue", "enabled").await;
+        assert_stays(&mut client, &heir).await;
+    }
+}
+
+#[tokio::test]
+async fn a_removed_home_is_left_without_a_loss() {
+    for kind in KINDS {
+        let backends = cluster(kind);
+        let stickpin = shop(kind, &backends).open().await;
+        let mut client = client_at(&stickpin, "red").await;
+        assert_stays(&mut client, "red").await;
+        shop(kind, &backends[1..]).write_to(&stickpin);
+        assert_eq!(stickpin.admin().reload().await.status, 200);
+        let (heir, told) = until_moved(&mut client, "red").await;
+        assert_eq!(told, ["removed", "removed", ""].map(str::to_owned), "{kind}");
+        assert_stays(&mut client, &heir).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connect_is_a_detour_to_one_that_has_a_copy() {
+    for kind in KINDS {
+        let backends = cluster(kind);
+        let mut gate = Gate::before(backends[0].address()).await;
+        let mut shop = shop(kind, &backends).probed(SUSPECTING);
+        shop.backends[0] = gate.yaml("red");
+        let stickpin = shop.open().await;
+        let mut client = client_at(&stickpin, "red").await;
+        assert_stays(&mut client, "red").await;
+        let pin = client.cookies.value("stickpin").unwrap().to_owned();
+        gate.shut().await;
+        let away = who_am_i(&mut client).await;
+        assert_ne!(away.served_by(), "red");
+        assert_eq!(away.field("user"), "ann", "{kind}: {}", away.text());
+        assert_eq!(client.cookies.value("stickpin"), Some(&*pin), "the pin is as it was");
+        assert_placed(&stickpin, "rehomed", "", 0).await;
+    }
+}
+
+async fn crowd_leaves_a_drained_backend(kind: &str) {
+    let backends = cluster(kind);
+    let stickpin = shop(kind, &backends).open().await;
+    let crowd = Crowd::start(customers(&stickpin, 45).await);
+    crowd.rounds(2).await;
+    let mut admin = stickpin.admin();
+    let path = "/api/v1/pools/shop/backends/red/state";
+    let order = serde_json::json!({ "state": "draining", "pace": "50%/s" });
+    assert_eq!(admin.put(path, &order).await.status, 200);
+    until("nobody is left", async || {
+        let drain = admin.backend("shop", "red").await["drain"].clone();
+        if drain["pins_left"] == 0 { Ok(()) } else { Err(drain) }
+    })
+    .await;
+    let customers = crowd.stop().await;
+    assert!(customers.iter().any(|customer| customer.home == "red"));
+    for customer in &customers {
+        assert!(customer.failures().is_empty(), "{kind}: {:?}", customer.failures());
+        let users = customer.seen.iter().filter_map(|seen| seen.answer()).map(|answer| &answer["user"]);
+        users.for_each(|user| assert_eq!(*user, *customer.user, "{kind}: a drain logs nobody out"));
+        let path = customer.path();
+        match customer.home.as_str() {
+            "red" => assert_eq!((path.len(), path[0]), (2, "red"), "{kind}: one move: {path:?}"),
+            home => assert_eq!(path, [home], "{kind}: nobody else moves"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_drained_backend_is_left_without_a_loss_where_sessions_are_replicated() {
+    crowd_leaves_a_drained_backend("replicated").await;
+}
+
+#[tokio::test]
+async fn a_drained_backend_is_left_without_a_loss_where_sessions_have_a_backup() {
+    crowd_leaves_a_drained_backend("backup").await;
+}
+
+/// Three requests of each client at once, at the moment its home dies.
+async fn volley(stickpin: &StickpinProcess, clients: &[Client]) -> Vec<(usize, String, String)> {
+    let requests = clients.iter().enumerate().flat_map(|(number, client)| {
+        (0..3).map(move |_| {
+            let (mut twin, cookies) = (Client::new(stickpin.front()), client.cookies.clone());
+            twin.cookies = cookies;
+            tokio::spawn(async move {
+                let reply = who_am_i(&mut twin).await;
+                (number, reply.served_by(), reply.field("user"))
+            })
+        })
+    });
+    let requests: Vec<_> = requests.collect();
+    let mut answers = Vec::new();
+    for request in requests {
+        answers.push(request.await.expect("it was answered"));
+    }
+    answers
+}
+
+#[tokio::test]
+async fn parallel_requests_at_a_death_find_one_heir_and_lose_nothing() {
+    for kind in KINDS {
+        // Adopting takes a moment, in which a second node that did so, too, would lose the session.
+        let mut backends = BackendProcess::cluster(NAMES, &["--sessions", kind, "--adopt-ms", "50"]);
+        let stickpin = shop(kind, &backends).open().await;
+        let mut clients = Vec::new();
+        for _ in 0..12 {
+            let mut client = client_at(&stickpin, "red").await;
+            who_am_i(&mut client).await;
+            clients.push(client);
+        }
+        backends[0].kill();
+        // Before anything is known of the death, and after.
+        let early = volley(&stickpin, &clients).await;
+        until_gone(&mut stickpin.admin(), "red").await;
+        let late = volley(&stickpin, &clients).await;
+        for answers in [early, late] {
+            for number in 0..clients.len() {
+                let of_one: Vec<_> = answers.iter().filter(|answer| answer.0 == number).collect();
+                assert!(of_one.iter().all(|answer| answer.1 == of_one[0].1), "{kind}: one heir: {of_one:?}");
+                assert!(of_one.iter().all(|answer| answer.2 == "ann"), "{kind}: still logged in: {of_one:?}");
+            }
+        }
+        assert_eq!(stickpin.admin().metric("stickpin_sessions_lost_total", &[]).await, 0.0);
+    }
+}
+
+#[tokio::test]
+async fn with_a_backup_every_request_names_the_heir_that_takes_over() {
+    let mut backends = cluster("backup");
+    let stickpin = shop("backup", &backends).open().await;
+    let mut client = client_at(&stickpin, "red").await;
+    let before = who_am_i(&mut client).await;
+    let heir = before.field("heir");
+    assert!(["green", "blue"].contains(&&*heir), "{}", before.text());
+    assert_eq!(before.field("copied_to"), heir);
+    let login = stickpin.client().post("/login?user=bob", "").await.unwrap();
+    assert_ne!(login.field("copied_to"), "", "the first request has an heir, too: {}", login.text());
+    backends[0].kill();
+    until_gone(&mut stickpin.admin(), "red").await;
+    let after = who_am_i(&mut client).await;
+    assert_eq!(after.served_by(), heir);
+    assert_ne!(after.field("heir"), heir);
+    assert_ne!(after.field("heir"), "red", "nobody copies to the dead");
+}
+
+#[tokio::test]
+async fn evening_out_fills_a_fourth_backend_without_a_failure_or_a_loss() {
+    let backends = BackendProcess::cluster(["red", "green", "blue", "new"], &["--sessions", "replicated"]);
+    let rebalance = "rebalance: { when_above: 1.25, pace: 10%/s, idle_for: 0s }";
+    let of = |count: usize| shop("replicated", &backends[..count]).pool(rebalance);
+    let stickpin = of(3).open().await;
+    let crowd = Crowd::start(customers(&stickpin, 120).await);
+    crowd.rounds(2).await;
+    let mut admin = stickpin.admin();
+    assert_placed(&stickpin, "rehomed", "", 0).await;
+    of(4).write_to(&stickpin);
+    assert_eq!(admin.reload().await.status, 200);
+    let begun = tokio::time::Instant::now();
+    until("the fourth has 0.9 of its share", async || {
+        let pins = admin.backend("shop", "new").await["active_pins"].as_u64().unwrap();
+        if pins >= 27 { Ok(()) } else { Err(pins) }
+    })
+    .await;
+    // A quarter has to move, a tenth each second: 2.9 s, and slices and counts of one second each; four times that on a
+    // busy machine.
+    assert!(begun.elapsed() < Duration::from_secs(4 * 5), "{:?}", begun.elapsed());
+    until("it has come to rest", async || {
+        let before = admin.metric("stickpin_rehomes_total", &[]).await;
+        crowd.rounds(20).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let after = admin.metric("stickpin_rehomes_total", &[]).await;
+        if before == after { Ok(()) } else { Err((before, after)) }
+    })
+    .await;
+    let customers = crowd.stop().await;
+    let mut moves = 0;
+    for customer in &customers {
+        assert!(customer.failures().is_empty(), "{:?}", customer.failures());
+        let users = customer.seen.iter().filter_map(|seen| seen.answer()).map(|answer| &answer["user"]);
+        users.for_each(|user| assert_eq!(*user, *customer.user, "nobody is logged out"));
+        let path = customer.path();
+        assert!(path.len() <= 2 && path.last().is_some(), "nobody moves twice: {path:?}");
+        moves += path.len() - 1;
+    }
+    assert!((25..=40).contains(&moves), "{moves} of 120 moved; 30 are a quarter");
+}
