@@ -250,7 +250,7 @@ async fn a_refresh_does_not_undo_a_move_that_was_not_heard_of() {
     one.written().await;
     // Another replica, whose message got lost.
     let mut connection = redis.connection().await;
-    let () = connection.set(&KEY_TEXT, text(&record(2))).await.expect("it is written");
+    let () = connection.set(KEY_TEXT, text(&record(2))).await.expect("it is written");
     one.put(KEY, Record { refreshed: NOW.get() + 1, ..record(1) });
     one.knows(KEY, Some(record(2))).await;
     assert_eq!(connection.get::<_, String>(KEY_TEXT).await.as_deref(), Ok(&*text(&record(2))));
@@ -266,7 +266,7 @@ async fn moves_that_were_missed_while_the_connection_was_broken_are_made_up_for(
     one.put(KEY, record(1));
     one.written().await;
     let mut connection = redis.connection().await;
-    let () = connection.set(&KEY_TEXT, text(&record(2))).await.expect("it is written");
+    let () = connection.set(KEY_TEXT, text(&record(2))).await.expect("it is written");
     let killed: u32 = redis::cmd("CLIENT")
         .arg(&["KILL", "TYPE", "pubsub"])
         .query_async(&mut connection)
@@ -374,6 +374,24 @@ async fn a_store_that_takes_no_writes_is_away_until_it_does() {
     one.connected().await;
     one.written().await;
     assert_eq!(connection.get::<_, String>(KEY_TEXT).await.as_deref(), Ok(&*text(&record(1))));
+}
+
+#[tokio::test]
+async fn a_change_that_was_under_way_when_the_connection_was_given_up_is_written_again() {
+    let redis = RedisServer::start().await;
+    let one = Replica::of(&redis).await;
+    one.put(KEY, record(1));
+    one.written().await;
+    let mut connection = redis.connection().await;
+    let pause = redis::cmd("CLIENT").arg(&["PAUSE", "60000", "WRITE"]).exec_async(&mut connection).await;
+    pause.expect("writes can be held up");
+    assert_eq!(one.rehome(KEY, 1, record(2)).await, record(2));
+    one.away().await;
+    redis::cmd("CLIENT").arg("UNPAUSE").exec_async(&mut connection).await.expect("and let go");
+    one.connected().await;
+    one.written().await;
+    assert_eq!(connection.get::<_, String>(KEY_TEXT).await.as_deref(), Ok(&*text(&record(2))));
+    assert_eq!(one.pins.get(KEY), Some(record(2)));
 }
 
 #[tokio::test]
