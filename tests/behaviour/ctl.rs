@@ -77,6 +77,20 @@ async fn orders_are_given_and_what_became_of_them_is_told() {
 }
 
 #[tokio::test]
+async fn a_pin_is_explained_in_a_few_lines() {
+    let (home, other) = (Backend::start("home"), Backend::start("other"));
+    let stickpin = Shop::of([home.yaml(), other.yaml()]).open().await;
+    let client = client_at(&stickpin, "home").await;
+    let token = client.cookies.value("stickpin").expect("a pin");
+    let text = told(&stickpin, &["explain", "shop", "--cookie", token]).await;
+    assert!(text.starts_with("valid: ") && text.trim_end().ends_with("A request goes home to home."), "{text}");
+    assert!(text.contains("lives at home") && text.contains("other takes over"), "{text}");
+    let (code, _, stderr) = run(ctl(stickpin.admin_address(), &["explain", "shop", "--key", "x"])).await;
+    assert_eq!(code, 1);
+    assert!(stderr.contains("does not place requests by hash"), "{stderr}");
+}
+
+#[tokio::test]
 async fn a_drain_can_be_waited_for() {
     let backends = ["app1", "app2"].map(Backend::start);
     let stickpin = Shop::of(backends.iter().map(Backend::yaml)).pool("sessions: external").open().await;

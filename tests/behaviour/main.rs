@@ -39,6 +39,8 @@ mod instances;
 
 mod interim;
 
+mod max_pins;
+
 mod parallel;
 
 mod pin_life;

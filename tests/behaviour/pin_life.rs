@@ -53,14 +53,19 @@ async fn with_pin_on_session_start_only_a_session_pins() {
 
 #[tokio::test]
 async fn six_first_requests_of_one_browser_get_one_home() {
+    six_first_requests("affinity: { cookie: {} }", "").await;
+    six_first_requests("affinity: { app_session: { cookie: SID } }", "Set-Cookie: SID=1\r\n").await;
+}
+
+async fn six_first_requests(affinity: &str, line: &str) {
     let backends = [RawBackend::start().await, RawBackend::start().await, RawBackend::start().await];
     let list = backends.each_ref().map(|backend| backend.address().to_string()).join(", ");
     let yaml = format!(
-        "workers: 2\naccess_log: off\nlisteners: ['127.0.0.1:0']\npools: {{ app: {{ health: off, backends: [{list}] }} }}\n"
+        "workers: 2\naccess_log: off\nlisteners: ['127.0.0.1:0']\npools: {{ app: {{ {affinity}, health: off, backends: [{list}] }} }}\n"
     );
     let stickpin = Stickpin::start(&yaml);
     let request = "GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: one\r\n\r\n";
-    let mut first = Peer::sending(stickpin.front(), request).await;
+    let first = Peer::sending(stickpin.front(), request).await;
     let (home, mut open) = tokio::select! {
         (peer, _) = backends[0].request() => (0, vec![peer]),
         (peer, _) = backends[1].request() => (1, vec![peer]),
@@ -73,11 +78,12 @@ async fn six_first_requests_of_one_browser_get_one_home() {
         open.push(backends[home].request().await.0);
     }
     for connection in &mut open {
-        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{line}\r\n")).await;
     }
-    assert!(pin(&first.reply().await.0).is_some());
-    for other in &mut others {
-        assert!(pin(&other.reply().await.0).is_some());
+    others.push(first);
+    for client in &mut others {
+        let (head, _) = client.reply().await;
+        assert_eq!(pin(&head).is_some(), line.is_empty(), "our own cookie, where that is how to pin: {head:?}");
     }
 }
 

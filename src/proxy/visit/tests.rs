@@ -12,11 +12,12 @@ use tokio::time::Instant;
 
 use super::{Arrival, Next, Visit, pin_owner};
 use crate::config::{Config, Sessions};
-use crate::pool::{AdminState, Backend, Evidence, Failure, Registry, Thresholds};
+use crate::pool::rebalance::{Load, roles};
+use crate::pool::{AdminState, Backend, Evidence, Failure, Member, Registry, Thresholds};
 use crate::proxy::affinity::{KeyRing, NewIds};
 use crate::proxy::balance::{Balancer, Tried};
 use crate::proxy::snapshot::{Lasting, Snapshot};
-use crate::telemetry::words::Placement;
+use crate::telemetry::words::{Placement, RehomeReason};
 
 const ONCE: Thresholds = Thresholds { healthy_after: 1, unhealthy_after: 1 };
 
@@ -24,6 +25,8 @@ const ONCE: Thresholds = Thresholds { healthy_after: 1, unhealthy_after: 1 };
 struct Site {
     sessions: Sessions,
     weights: BTreeMap<u32, u32>,
+    /// Further keys of the pool.
+    keys: &'static str,
     lasting: Lasting,
     snapshot: Snapshot,
     now: Instant,
@@ -34,13 +37,18 @@ struct Site {
 
 impl Site {
     fn new(sessions: Sessions, backends: u32, seed: u64) -> Self {
+        Self::with(sessions, backends, seed, "")
+    }
+
+    fn with(sessions: Sessions, backends: u32, seed: u64, keys: &'static str) -> Self {
         let weights: BTreeMap<u32, u32> = (0..backends).map(|number| (number, 1)).collect();
         let lasting = Lasting::for_tests(&Arc::new(Registry::new(1)));
         let now = Instant::now();
-        let snapshot = snapshot(sessions, &weights, &lasting, now);
+        let snapshot = snapshot((sessions, keys), &weights, &lasting, now);
         let mut site = Self {
             sessions,
             weights,
+            keys,
             lasting,
             snapshot,
             now,
@@ -53,7 +61,7 @@ impl Site {
     }
 
     fn publish(&mut self) {
-        self.snapshot = snapshot(self.sessions, &self.weights, &self.lasting, self.now);
+        self.snapshot = snapshot((self.sessions, self.keys), &self.weights, &self.lasting, self.now);
         self.ids = NewIds::default();
     }
 
@@ -81,6 +89,32 @@ impl Site {
     fn recover(&self, name: &str) {
         self.backend(name).set_instance(self.wall);
         self.backend(name).observe(Evidence::ProbeOk, ONCE, self.now);
+    }
+
+    /// What the control plane does after it has counted.
+    fn give_roles(&self, homes: &[String]) {
+        let members = &self.snapshot.pools[0].members;
+        let load = |member: &Member| Load {
+            active_pins: homes.iter().filter(|home| **home == *member.backend.id().name).count() as u64,
+            weight: member.backend.weight(),
+            is_in_service: member.backend.standing().is_available_for_new(),
+            role: member.backend.role(),
+        };
+        let loads: Vec<Load> = members.iter().map(load).collect();
+        members.iter().zip(roles(&loads, 1.25)).for_each(|(member, role)| member.backend.set_role(role));
+    }
+
+    /// Who has the copy of the client's session.
+    fn heir_of(&self, client: &Client) -> Option<String> {
+        let pool = &self.snapshot.pools[0];
+        let mut headers = HeaderMap::new();
+        headers.extend(client.cookie.clone().map(|cookie| (COOKIE, cookie)));
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let arrival =
+            Arrival { client: &|| address, headers: &headers, path: "/", path_and_query: "/", now: self.wall };
+        let visit = Visit::begin(pool, true, arrival);
+        let heir = visit.heir(pool, visit.pin()?.home as usize)?;
+        Some(pool.members[heir].backend.id().name.to_string())
     }
 
     /// One request; gives where it went and what that was, and the client keeps the cookie that it gets.
@@ -117,7 +151,12 @@ struct Client {
     cookie: Option<HeaderValue>,
 }
 
-fn snapshot(sessions: Sessions, weights: &BTreeMap<u32, u32>, lasting: &Lasting, now: Instant) -> Snapshot {
+fn snapshot(
+    (sessions, keys): (Sessions, &str),
+    weights: &BTreeMap<u32, u32>,
+    lasting: &Lasting,
+    now: Instant,
+) -> Snapshot {
     let backends: Vec<_> = weights
         .iter()
         .map(|(number, weight)| {
@@ -125,7 +164,7 @@ fn snapshot(sessions: Sessions, weights: &BTreeMap<u32, u32>, lasting: &Lasting,
         })
         .collect();
     let text = format!(
-        "listeners: [127.0.0.1:0]\npools: {{ shop: {{ sessions: {sessions}, backends: [{}] }} }}",
+        "listeners: [127.0.0.1:0]\npools: {{ shop: {{ sessions: {sessions}, {keys} backends: [{}] }} }}",
         backends.join(", ")
     );
     let config = Config::parse("test.yaml", &text).unwrap_or_else(|problems| panic!("{problems}"));
@@ -299,4 +338,48 @@ fn the_orphans_of_a_killed_backend_spread_within_a_tenth_of_the_ideal() {
     }
     println!("{deaths} deaths: worst {worst:.3}, {beyond} beyond 1.10");
     assert_eq!(beyond, 0, "of {deaths} deaths; worst {worst:.3}");
+}
+
+/// Scale-out from three to four at one percent a minute, with idle clients and exact counts.
+#[test]
+fn evening_out_moves_whom_the_sessions_allow_and_comes_to_rest() {
+    const REBALANCE: &str = "rebalance: { when_above: 1.25, pace: 1%/m, idle_for: 30s },";
+    for sessions in [Sessions::Local, Sessions::Replicated, Sessions::Backup, Sessions::External] {
+        let mut site = Site::with(sessions, 3, 5, REBALANCE);
+        let mut clients = vec![Client::default(); 400];
+        let mut homes: Vec<String> = clients.iter_mut().map(|client| site.visit(client).0).collect();
+        site.weights.insert(3, 1);
+        site.publish();
+        site.recover("app3");
+        let mut moves = vec![0_u32; clients.len()];
+        let mut moved_late = 0;
+        // Where only the heir has a copy, a third of the pins may move, and so a third of the pace is kept.
+        let minutes = if sessions == Sessions::Backup { 240 } else { 90 };
+        for minute in 0..minutes {
+            site.pass(60);
+            site.give_roles(&homes);
+            for ((client, home), moves) in clients.iter_mut().zip(&mut homes).zip(&mut moves) {
+                let heir = site.heir_of(client);
+                let (served_by, placement) = site.visit(client);
+                if served_by != *home {
+                    assert_eq!(placement, Placement::Rehomed(RehomeReason::Rebalanced), "{sessions}");
+                    assert!(
+                        sessions != Sessions::Backup || Some(&served_by) == heir.as_ref(),
+                        "only the heir has a copy"
+                    );
+                    *moves += 1;
+                    moved_late += u32::from(minute >= minutes - 30);
+                    *home = served_by;
+                }
+            }
+        }
+        let at_new = homes.iter().filter(|home| *home == "app3").count();
+        if sessions == Sessions::Local {
+            assert_eq!(moves.iter().sum::<u32>(), 0, "a local session cannot follow");
+            continue;
+        }
+        assert!(moves.iter().all(|moves| *moves <= 1), "{sessions}: nobody moves twice");
+        assert_eq!(moved_late, 0, "{sessions}: it has come to rest");
+        assert!((90..=105).contains(&at_new), "{sessions}: {at_new} of 400 live at the fourth");
+    }
 }
