@@ -21,7 +21,7 @@ fn main() {
 }
 
 fn record(refreshed: u32) -> Record {
-    Record { home: 1, instance: 1, issued: 1, refreshed, detour: None }
+    Record { home: 1, pin: 0, instance: 1, issued: 1, refreshed, detour: None }
 }
 
 /// Computed, so that no table of keys has to be read while the store is measured.

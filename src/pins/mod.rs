@@ -18,12 +18,12 @@ pub use store::{Limits, PinStore, SharedStanding, Standing, Stores};
 
 /// The keyed hash of a session id and its pool's name.
 ///
-/// 128 bits, so that two ids never meet. The upper half is the pin's id: what the log shows and the heir follows from.
+/// 128 bits, so that two ids never meet. The upper half is the id of a pin that nobody has given another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PinKey(pub u128);
 
 impl PinKey {
-    /// The id of the pin that is kept under this key.
+    /// The id of a pin that follows from the session id alone.
     pub fn pin_id(self) -> u64 {
         (self.0 >> 64) as u64
     }
@@ -34,6 +34,8 @@ impl PinKey {
 pub struct Record {
     /// The backend that holds the session: its stable hash.
     pub home: u64,
+    /// The pin's id, which the heir follows from. It stays when the app gives the session another id, or a key is rotated.
+    pub pin: u64,
     /// Which life of the home's process.
     pub instance: u32,
     /// When the pin was made.

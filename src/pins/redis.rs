@@ -8,7 +8,7 @@
 //!
 //! | key | value | lives |
 //! |---|---|---|
-//! | `stickpin:1:{POOL}:KEY` | `1:HOME:INSTANCE:ISSUED:REFRESHED`, and `:DETOUR:SINCE` while there is one | until the pin is idle or too old, whichever comes first |
+//! | `stickpin:1:{POOL}:KEY` | `1:HOME:PIN:INSTANCE:ISSUED:REFRESHED`, and `:DETOUR:SINCE` while there is one | until the pin is idle or too old, whichever comes first |
 //! | `stickpin:1:check` | a pin of nobody | a minute |
 //!
 //! Numbers are lower-case hex digits of fixed width: `KEY` 32 (the keyed hash of the session id, which is itself

@@ -105,7 +105,7 @@ mod tests {
             (5000, 5000, 4990, Some(100)),
             (0, 0, u32::MAX, None),
         ] {
-            let record = Record { home: 1, instance: 0, issued, refreshed, detour: None };
+            let record = Record { home: 1, pin: 0, instance: 0, issued, refreshed, detour: None };
             assert_eq!(limits.remaining(&record, now), expected, "issued {issued}, refreshed {refreshed}, at {now}");
         }
     }
@@ -115,7 +115,7 @@ mod tests {
         let shelf = Shelf::new(&"shop".into(), Memory::new(10, 10));
         assert_eq!(shelf.limits(), Limits { idle_timeout: u32::MAX, max_lifetime: u32::MAX });
         let limits = Limits { idle_timeout: 7, max_lifetime: 9 };
-        let record = Record { home: 1, instance: 0, issued: 1, refreshed: 1, detour: None };
+        let record = Record { home: 1, pin: 0, instance: 0, issued: 1, refreshed: 1, detour: None };
         shelf.put(PinKey(1), record, Owner(1), limits);
         assert_eq!(shelf.limits(), limits);
     }

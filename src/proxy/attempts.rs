@@ -104,18 +104,16 @@ impl Proxy {
                 self.note_placed(request, &destination, &mut visit);
                 return Ok(Outcome::SessionLost(visit));
             }
-            if destination.moved.is_some() && !is_agreed {
-                is_agreed = true;
-                if !visit
-                    .agree(pool, &destination, || pin_owner(request.client.origin.client(&request.parts.headers)))
-                    .await
-                {
-                    continue;
-                }
-            }
             if passage.is_due(&destination) && passage.pass(request, &visit, &destination).await {
                 // Whoever takes over may have changed meanwhile.
                 continue;
+            }
+            if destination.moved.is_some() && !is_agreed {
+                is_agreed = true;
+                let owner = || pin_owner(request.client.origin.client(&request.parts.headers));
+                if !visit.agree(pool, &destination, owner).await {
+                    continue;
+                }
             }
             if destination.placement == Placement::New && pool.settings.sessions == Sessions::Backup {
                 let mut ids = local.new_ids.borrow_mut();

@@ -237,6 +237,26 @@ async fn the_secondary_in_an_id_is_its_heir() {
     assert!(is_logged_in_at(&who_am_i(&mut client).await, routes[1]), "{id}");
 }
 
+/// The copy that the login's reply speaks of is with the heir that takes over, though the id was not known before it.
+#[tokio::test]
+async fn a_learned_session_with_a_backup_is_found_at_its_heir_even_if_its_home_dies_right_after_the_login() {
+    let mut backends = BackendProcess::cluster(NAMES, &["--sessions", "backup"]);
+    let stickpin = shop(&backends, LEARN).pool("sessions: backup").open().await;
+    let mut clients = Vec::new();
+    while clients.len() < 12 {
+        let mut client = stickpin.client();
+        let login = client.post("/login?user=ann", "").await.unwrap();
+        if login.served_by() == "red" {
+            clients.push((client, login.field("copied_to")));
+        }
+    }
+    backends[0].kill();
+    until_gone(&mut stickpin.admin(), "red").await;
+    for (client, heir) in &mut clients {
+        assert!(is_logged_in_at(&who_am_i(client).await, heir), "the copy is at {heir}");
+    }
+}
+
 #[tokio::test]
 async fn a_name_in_front_of_the_cookie_never_reaches_the_backend() {
     let mut backends = processes(NAMES);

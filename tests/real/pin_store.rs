@@ -575,12 +575,12 @@ fn settings_with_password(url: &str, password_file: Option<PathBuf>) -> config::
 }
 
 fn record(home: u64) -> Record {
-    Record { home, instance: 0, issued: NOW.get(), refreshed: NOW.get(), detour: None }
+    Record { home, pin: 0, instance: 0, issued: NOW.get(), refreshed: NOW.get(), detour: None }
 }
 
 fn text(record: &Record) -> String {
-    let Record { home, instance, issued, refreshed, .. } = record;
-    format!("1:{home:016x}:{instance:08x}:{issued:08x}:{refreshed:08x}")
+    let Record { home, pin, instance, issued, refreshed, .. } = record;
+    format!("1:{home:016x}:{pin:016x}:{instance:08x}:{issued:08x}:{refreshed:08x}")
 }
 
 async fn pin_keys(connection: &mut MultiplexedConnection) -> Vec<String> {

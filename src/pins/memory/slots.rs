@@ -65,6 +65,7 @@ pub(super) struct Slot {
     state: AtomicU32,
     key: [AtomicU64; 2],
     home: AtomicU64,
+    pin: AtomicU64,
     instance: AtomicU32,
     issued: AtomicU32,
     refreshed: AtomicU32,
@@ -80,6 +81,7 @@ impl Slot {
             slot.key[0].store(key.0 as u64, Ordering::Relaxed);
             slot.key[1].store(key.pin_id(), Ordering::Relaxed);
             slot.home.store(record.home, Ordering::Relaxed);
+            slot.pin.store(record.pin, Ordering::Relaxed);
             slot.instance.store(record.instance, Ordering::Relaxed);
             slot.issued.store(record.issued, Ordering::Relaxed);
             slot.refreshed.store(record.refreshed, Ordering::Relaxed);
@@ -128,6 +130,7 @@ impl Slot {
         let detour = (self.detour_to.load(Ordering::Relaxed), self.detour_since.load(Ordering::Relaxed));
         let record = Record {
             home: self.home.load(Ordering::Relaxed),
+            pin: self.pin.load(Ordering::Relaxed),
             instance: self.instance.load(Ordering::Relaxed),
             issued: self.issued.load(Ordering::Relaxed),
             refreshed: self.refreshed.load(Ordering::Relaxed),
@@ -146,7 +149,7 @@ mod tests {
         let slots = Slots::new(3);
         let slot = slots.make(2);
         assert_eq!(slot.read(), None);
-        let record = Record { home: u64::MAX, instance: 1, issued: 2, refreshed: u32::MAX, detour: None };
+        let record = Record { home: u64::MAX, pin: 3, instance: 1, issued: 2, refreshed: u32::MAX, detour: None };
         let key = PinKey(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210);
         for detour in [None, Some((0, 0)), Some((u64::MAX, u32::MAX))] {
             let record = Record { detour, ..record };

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use super::*;
 
 fn record(home: u64, refreshed: u32) -> Record {
-    Record { home, instance: 1, issued: refreshed, refreshed, detour: None }
+    Record { home, pin: 0, instance: 1, issued: refreshed, refreshed, detour: None }
 }
 
 fn never(_: &Record) -> bool {
@@ -262,7 +262,14 @@ fn pins_that_all_belong_into_the_same_two_buckets_push_out_one_another() {
 fn derived(key: PinKey, refreshed: u32) -> Record {
     let salt = key.0 as u32 ^ refreshed.wrapping_mul(0x9e37_79b9);
     let detour = salt.is_multiple_of(2).then_some((u64::from(salt) << 20, salt.wrapping_add(3)));
-    Record { home: u64::from(salt) << 10, instance: salt.wrapping_add(1), issued: !salt, refreshed, detour }
+    Record {
+        home: u64::from(salt) << 10,
+        pin: u64::from(salt) << 5,
+        instance: salt.wrapping_add(1),
+        issued: !salt,
+        refreshed,
+        detour,
+    }
 }
 
 #[test]

@@ -184,7 +184,7 @@ impl Store {
     /// Runs the script once on a key of its own. A store that is loading, full, a read-only replica or closed to scripts
     /// takes connections like a good one, and must not be taken for one.
     async fn check(&mut self) -> Result<(), RedisError> {
-        let nobody = Record { home: 0, instance: 0, issued: 0, refreshed: 0, detour: None };
+        let nobody = Record { home: 0, pin: 0, instance: 0, issued: 0, refreshed: 0, detour: None };
         redis::cmd("EVALSHA")
             .arg(&*self.script)
             .arg(1)

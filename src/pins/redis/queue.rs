@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn put(home: u64, refreshed: u32, basis: Basis) -> Change {
-        let record = Record { home, instance: 0, issued: 1, refreshed, detour: None };
+        let record = Record { home, pin: 0, instance: 0, issued: 1, refreshed, detour: None };
         Change::Put { record, basis, owner: Owner(0), limits: LIMITS }
     }
 
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(taken.iter().map(|(key, _)| key.0).collect::<Vec<_>>(), [2, 1]);
         let (_, write) = taken.swap_remove(0);
         assert_eq!(write.change, put(2, 6, Basis::From(1)));
-        let record = Record { home: 2, instance: 0, issued: 1, refreshed: 6, detour: None };
+        let record = Record { home: 2, pin: 0, instance: 0, issued: 1, refreshed: 6, detour: None };
         for answer in write.answers {
             answer.send(record).expect("somebody waits");
         }

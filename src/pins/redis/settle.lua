@@ -13,8 +13,8 @@ end
 
 local function read(value)
   local head, issued, refreshed, detour =
-    string.match(value, '^(1:[0-9a-f]+:[0-9a-f]+):([0-9a-f]+):([0-9a-f]+)(.*)$')
-  if head and (#value == 45 or #value == 71) then
+    string.match(value, '^(1:[0-9a-f]+:[0-9a-f]+:[0-9a-f]+):([0-9a-f]+):([0-9a-f]+)(.*)$')
+  if head and (#value == 62 or #value == 88) then
     return {
       home = string.sub(head, 3, 18),
       issued = tonumber(issued, 16),

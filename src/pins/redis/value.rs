@@ -18,8 +18,8 @@ pub(super) fn parse_key(text: &str) -> Option<(&str, PinKey)> {
 
 /// The value of a pin.
 pub(super) fn encode(record: &Record) -> String {
-    let Record { home, instance, issued, refreshed, detour } = record;
-    let mut text = format!("1:{home:016x}:{instance:08x}:{issued:08x}:{refreshed:08x}");
+    let Record { home, pin, instance, issued, refreshed, detour } = record;
+    let mut text = format!("1:{home:016x}:{pin:016x}:{instance:08x}:{issued:08x}:{refreshed:08x}");
     if let Some((to, since)) = detour {
         // Writing to a `String` cannot fail.
         let _ = write!(text, ":{to:016x}:{since:08x}");
@@ -33,6 +33,7 @@ pub(super) fn decode(value: &[u8]) -> Option<Record> {
     let mut fields = text.strip_prefix("1:")?.split(':');
     let mut field = |digits: usize| fields.next().filter(|field| field.len() == digits).and_then(hex);
     let home = narrow(field(16)?)?;
+    let pin = narrow(field(16)?)?;
     let instance = narrow(field(8)?)?;
     let issued = narrow(field(8)?)?;
     let refreshed = narrow(field(8)?)?;
@@ -41,7 +42,7 @@ pub(super) fn decode(value: &[u8]) -> Option<Record> {
         DETOURED => Some((narrow(field(16)?)?, narrow(field(8)?)?)),
         _ => return None,
     };
-    Some(Record { home, instance, issued, refreshed, detour })
+    Some(Record { home, pin, instance, issued, refreshed, detour })
 }
 
 /// Lower-case digits only: `from_str_radix` alone would take a sign too.
@@ -58,23 +59,29 @@ fn narrow<T: TryFrom<u128>>(number: u128) -> Option<T> {
 const PREFIX: &str = "stickpin:1:";
 
 /// Length of a value without a detour, and of one with.
-const PLAIN: usize = 45;
-const DETOURED: usize = 71;
+const PLAIN: usize = 62;
+const DETOURED: usize = 88;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const RECORD: Record =
-        Record { home: 0xfeed_0000_0000_0001, instance: 7, issued: 0x6750_0000, refreshed: 0x6750_00ff, detour: None };
+    const RECORD: Record = Record {
+        home: 0xfeed_0000_0000_0001,
+        pin: 0x00c0_ffee_0000_0002,
+        instance: 7,
+        issued: 0x6750_0000,
+        refreshed: 0x6750_00ff,
+        detour: None,
+    };
 
     #[test]
     fn values_are_as_other_replicas_wrote_them() {
-        let plain = "1:feed000000000001:00000007:67500000:675000ff";
+        let plain = "1:feed000000000001:00c0ffee00000002:00000007:67500000:675000ff";
         assert_eq!(encode(&RECORD), plain);
         assert_eq!(decode(plain.as_bytes()), Some(RECORD));
         let detoured = Record { detour: Some((2, 0x6750_0010)), ..RECORD };
-        let text = "1:feed000000000001:00000007:67500000:675000ff:0000000000000002:67500010";
+        let text = "1:feed000000000001:00c0ffee00000002:00000007:67500000:675000ff:0000000000000002:67500010";
         assert_eq!(encode(&detoured), text);
         assert_eq!(decode(text.as_bytes()), Some(detoured));
     }
@@ -83,6 +90,7 @@ mod tests {
     fn the_largest_numbers_survive() {
         let largest = Record {
             home: u64::MAX,
+            pin: u64::MAX,
             instance: u32::MAX,
             issued: u32::MAX,
             refreshed: u32::MAX,
@@ -98,18 +106,19 @@ mod tests {
             "1:",
             "hello",
             "2:feed000000000001:00000007:67500000:675000ff",
-            "1:feed000000000001:00000007:67500000",
-            "1:feed000000000001:00000007:67500000:675000ff:",
-            "1:feed000000000001:00000007:67500000:675000ff:0000000000000002",
-            "1:feed000000000001:00000007:67500000:675000ff:0000000000000002:67500010:",
-            "1:FEED000000000001:00000007:67500000:675000ff",
-            "1:+eed000000000001:00000007:67500000:675000ff",
-            "1:feed000000000001:0000007:067500000:675000ff",
-            "1:feed000000000001:00000007:67500000:675000é",
+            "1:feed000000000001:00000007:67500000:675000ff",
+            "1:feed000000000001:00c0ffee00000002:00000007:67500000",
+            "1:feed000000000001:00c0ffee00000002:00000007:67500000:675000ff:",
+            "1:feed000000000001:00c0ffee00000002:00000007:67500000:675000ff:0000000000000002",
+            "1:feed000000000001:00c0ffee00000002:00000007:67500000:675000ff:0000000000000002:67500010:",
+            "1:FEED000000000001:00c0ffee00000002:00000007:67500000:675000ff",
+            "1:+eed000000000001:00c0ffee00000002:00000007:67500000:675000ff",
+            "1:feed000000000001:00c0ffee00000002:0000007:067500000:675000ff",
+            "1:feed000000000001:00c0ffee00000002:00000007:67500000:675000é",
         ] {
             assert_eq!(decode(wrong.as_bytes()), None, "{wrong:?}");
         }
-        assert_eq!(decode(&[0xff; 45]), None);
+        assert_eq!(decode(&[0xff; PLAIN]), None);
     }
 
     #[test]

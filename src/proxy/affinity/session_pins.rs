@@ -42,7 +42,7 @@ pub struct SessionPins {
 pub struct SessionId {
     /// What the pin store knows it by.
     pub key: PinKey,
-    /// The id of its pin. It stays the same when the app appends another route to the same session.
+    /// The id of a pin that follows from it alone. It stays the same when the app appends another route to the same session.
     pub pin_id: u64,
     /// The backend that the id itself names, by index.
     pub named: Option<u32>,
@@ -109,7 +109,7 @@ impl SessionPins {
         for (place, key) in self.keys.keys(id).enumerate() {
             let Some(record) = self.store.get(key) else { continue };
             this.stored_home = Some(record.home);
-            return match self.opened(&record, this.pin_id, now) {
+            return match self.opened(&record, now) {
                 // Kept under the hash of a key that no longer signs: to be kept anew.
                 Opened::Valid(pin) if place > 0 => Opened::OldKey(pin),
                 opened => opened,
@@ -157,8 +157,8 @@ impl SessionPins {
     }
 
     /// What a record of the store says, as of now.
-    pub fn opened(&self, record: &Record, id: u64, now: u32) -> Opened {
-        let Record { home, instance, issued, refreshed, detour } = *record;
+    pub fn opened(&self, record: &Record, now: u32) -> Opened {
+        let Record { home, pin: id, instance, issued, refreshed, detour } = *record;
         if self.limits.expired(issued, refreshed, now) {
             return Opened::Expired;
         }
@@ -176,6 +176,7 @@ pub fn record(pin: &Pin, members: &[Member]) -> Record {
     let hash = |member: u32| members[member as usize].backend.stable_hash();
     Record {
         home: hash(pin.home),
+        pin: pin.id,
         instance: pin.instance,
         issued: pin.issued,
         refreshed: pin.refreshed,

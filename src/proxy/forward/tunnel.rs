@@ -31,12 +31,10 @@ impl BackendEnd {
 }
 
 /// Copies until both directions have ended; `early` is what the client sent behind its own head. `ends_at` tells when it
-/// has to end whether anything moves or not; it is asked whenever the task is woken, by [`Deadlines::wake_all`] too.
+/// has to end whether anything moves or not; it is asked whenever the task is woken, by the worker's sweep too.
 ///
 /// # Errors
 /// When either side breaks, nothing moves for `idle`, or it had to end (both `TimedOut`).
-///
-/// [`Deadlines::wake_all`]: crate::proxy::deadline::Deadlines::wake_all
 pub async fn run(
     client: impl AsyncRead + AsyncWrite + Unpin,
     early: Bytes,

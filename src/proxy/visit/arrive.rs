@@ -68,11 +68,12 @@ impl Visit {
     fn found(&mut self, session: &SessionPins, record: &Record, is_old: bool) {
         let Carrier::Session { presented: Some(presented), .. } = &mut self.carrier else { return };
         presented.stored_home = Some(record.home);
-        self.opened = Some(match session.opened(record, presented.pin_id, self.now) {
+        self.opened = Some(match session.opened(record, self.now) {
             Opened::Valid(pin) if is_old => Opened::OldKey(pin),
             opened => opened,
         });
-        if self.pin().is_some() {
+        if let Some(pin) = self.pin() {
+            self.pin_id = Some(pin.id);
             self.newcomer = None;
         }
     }

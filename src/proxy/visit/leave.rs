@@ -117,8 +117,12 @@ impl Visit {
             *issued = Some(this);
         }
         if !is_same_session {
-            self.leaves_with = Some(self.fresh_pin(pool, member, this.pin_id, self.now));
-            self.pin_id = Some(this.pin_id);
+            // A learned pin keeps its id, and with it its heir, who has been told of as such. One that nobody keeps has the
+            // id that follows from the session's.
+            let known = self.pin_id.filter(|_| session.home_by == HomeBy::Learn);
+            let id = known.unwrap_or(this.pin_id);
+            self.leaves_with = Some(self.fresh_pin(pool, member, id, self.now));
+            self.pin_id = Some(id);
         }
         // The app may also move a session by itself: the id stays, and names another backend.
         let is_moved = !is_same_id && this.named == Some(member as u32);
@@ -191,7 +195,7 @@ impl Visit {
         }
         presented.stored_home = Some(agreed.home);
         self.carrier = Carrier::Session { presented: Some(presented), issued: None };
-        self.opened = Some(session.opened(&agreed, presented.pin_id, self.now));
+        self.opened = Some(session.opened(&agreed, self.now));
         false
     }
 
