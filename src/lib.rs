@@ -25,13 +25,15 @@
 //!
 //! # Imports point left, never right
 //!
-//! `config, telemetry, drain` ← `pool` ← `pins` ← `proxy` ← `control` ← `app, ctl` ← `main`.
+//! `clock, config, telemetry, drain` ← `pool` ← `pins` ← `proxy` ← `control` ← `app, ctl` ← `main`.
 //!
 //! Within `proxy`, the folders do not import one another, except that `accept` runs the tunnels of `forward`;
 //! `proxy/mod.rs`, `attempts.rs`, `visit.rs`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
 //! `balance` open no socket and start no task; time and chance are their arguments.
 
 pub mod config;
+
+pub mod clock;
 
 pub mod telemetry;
 

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::clock::unix_seconds;
 use crate::drain;
 use crate::proxy::snapshot::Published;
 use crate::telemetry::events::Event;
@@ -151,7 +152,7 @@ async fn settle(published: Arc<Published>, settled: watch::Sender<bool>) {
 async fn count_pins(published: Arc<Published>) {
     loop {
         let snapshot = published.load();
-        pins::count(&snapshot, Instant::now(), wall_seconds());
+        pins::count(&snapshot, Instant::now(), unix_seconds(SystemTime::now()));
         let backends = snapshot.pools.iter().map(|pool| pool.members.len()).sum::<usize>();
         let pause = COUNT_PER_BACKEND * u32::try_from(backends).unwrap_or(u32::MAX);
         drop(snapshot);
@@ -187,11 +188,6 @@ pub fn restore_orders(state_dir: &Path, published: &Published) {
         }
         Err(error) => tracing::error!(%error, "the operator's orders could not be read; going on without"),
     }
-}
-
-fn wall_seconds() -> u32 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
 fn moment() -> Moment {

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use super::memory::Memory;
 use super::{Owner, PinKey, Record};
+use crate::clock::unix_seconds;
 
 /// How long pins live, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ impl Shelf {
 
     /// Keeps a pin in memory.
     pub(super) fn put(&self, key: PinKey, record: Record, owner: Owner, limits: Limits) {
-        let now = unix_now();
+        let now = unix_seconds(SystemTime::now());
         self.remember(limits);
         self.memory.put(key, record, owner, |record| limits.remaining(record, now).is_none());
     }
@@ -80,12 +81,6 @@ impl Shelf {
 /// For a pin whose client is not known.
 pub(super) fn owner_of(key: PinKey) -> Owner {
     Owner(key.0 as u32)
-}
-
-/// Seconds since the Unix epoch.
-pub(super) fn unix_now() -> u32 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use std::time::{Duration, SystemTime};
 use slab::Slab;
 use tokio::time::Instant;
 
+use crate::clock::unix_seconds;
+
 /// How late a deadline may be noticed.
 pub(super) const TICK: Duration = Duration::from_millis(50);
 
@@ -32,7 +34,7 @@ struct Slot {
 impl Deadlines {
     /// None yet.
     pub fn new(now: Instant, wall: SystemTime) -> Self {
-        Self { slots: RefCell::default(), now: Cell::new(now), wall_seconds: Cell::new(seconds(wall)) }
+        Self { slots: RefCell::default(), now: Cell::new(now), wall_seconds: Cell::new(unix_seconds(wall)) }
     }
 
     /// The time as of the last tick: at most [`TICK`] ago, and free.
@@ -49,7 +51,7 @@ impl Deadlines {
     /// Takes the time, and wakes everybody whose deadline has passed. Linear in the number of deadlines.
     pub fn tick(&self, now: Instant, wall: SystemTime) {
         self.now.set(now);
-        self.wall_seconds.set(seconds(wall));
+        self.wall_seconds.set(unix_seconds(wall));
         for (_, slot) in self.slots.borrow().iter() {
             if slot.at.get().is_some_and(|at| at <= now)
                 && let Some(waker) = slot.waker.borrow().as_ref()
@@ -74,11 +76,6 @@ impl Deadlines {
         let key = self.slots.borrow_mut().insert(Rc::clone(&slot));
         Deadline { all: Rc::clone(self), slot, key }
     }
-}
-
-fn seconds(wall: SystemTime) -> u32 {
-    let since_epoch = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// One deadline, which can be set again and again. Used by one task.

@@ -15,6 +15,7 @@ use super::error::ApiError;
 use super::orders::order;
 use super::view::Now;
 use super::{Context, find_pool};
+use crate::clock::unix_seconds;
 use crate::config::{self, Affinity, HomeBy, KeySource, SessionSource, TokenSource};
 use crate::pool::{AdminState, Health};
 use crate::proxy::affinity::Pin;
@@ -94,8 +95,7 @@ pub(super) async fn post(
     };
     let request = request(pool, &question)?;
     let now = Now::read();
-    let wall = now.wall.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let wall = u32::try_from(wall.as_secs()).unwrap_or(u32::MAX);
+    let wall = unix_seconds(now.wall);
     let explanation = explain(pool, &request, now.monotonic, wall).await;
     Ok(Json(view(pool, &explanation, wall)))
 }

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use redis::{RedisError, Value};
 use tokio::select;
@@ -17,7 +17,8 @@ use tracing::{info, warn};
 use super::client::{ConnectError, Connected, Push, Settings, Settle, Store, connect, is_fatal};
 use super::queue::{Basis, Change, Queue, Write};
 use super::{Command, Fetch, MOST_PENDING, Shared, value};
-use crate::pins::shelf::{Shelf, owner_of, unix_now};
+use crate::clock::unix_seconds;
+use crate::pins::shelf::{Shelf, owner_of};
 use crate::pins::{PinKey, Record};
 use crate::telemetry::with_causes;
 
@@ -273,7 +274,7 @@ impl Keeper {
     }
 
     fn write_some(&mut self, store: &Store, jobs: &mut JoinSet<Done>) {
-        let now = unix_now();
+        let now = unix_seconds(SystemTime::now());
         let (mut keys, mut changes) = (Vec::new(), Vec::new());
         for (key, write) in self.queue.take(BATCH) {
             // One that has expired while it waited is not worth writing.

@@ -19,6 +19,8 @@ use crate::proxy::balance::{Balancer, Tried};
 use crate::proxy::snapshot::{Lasting, Snapshot};
 use crate::telemetry::words::{Placement, RehomeReason};
 
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 const ONCE: Thresholds = Thresholds { healthy_after: 1, unhealthy_after: 1 };
 
 /// A pool in front of nothing: names and weights, and what is known of its backends.
@@ -104,35 +106,32 @@ impl Site {
         members.iter().zip(roles(&loads, 1.25)).for_each(|(member, role)| member.backend.set_role(role));
     }
 
+    /// A request of the client comes in.
+    fn begin(&self, client: &Client) -> Visit {
+        let headers = client.cookie.clone().map(|cookie| (COOKIE, cookie)).into_iter().collect();
+        let client = &|| LOCALHOST;
+        let arrival = Arrival { client, headers: &headers, path: "/", path_and_query: "/", now: self.wall };
+        Visit::begin(&self.snapshot.pools[0], true, arrival)
+    }
+
     /// Who has the copy of the client's session.
     fn heir_of(&self, client: &Client) -> Option<String> {
-        let pool = &self.snapshot.pools[0];
-        let mut headers = HeaderMap::new();
-        headers.extend(client.cookie.clone().map(|cookie| (COOKIE, cookie)));
-        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let arrival =
-            Arrival { client: &|| address, headers: &headers, path: "/", path_and_query: "/", now: self.wall };
-        let visit = Visit::begin(pool, true, arrival);
+        let (pool, visit) = (&self.snapshot.pools[0], self.begin(client));
         let heir = visit.heir(pool, visit.pin()?.home as usize)?;
         Some(pool.members[heir].backend.id().name.to_string())
     }
 
     /// One request; gives where it went and what that was, and the client keeps the cookie that it gets.
     fn visit(&mut self, client: &mut Client) -> (String, Placement) {
+        let mut visit = self.begin(client);
         let pool = &self.snapshot.pools[0];
-        let mut headers = HeaderMap::new();
-        headers.extend(client.cookie.clone().map(|cookie| (COOKIE, cookie)));
-        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let arrival =
-            Arrival { client: &|| address, headers: &headers, path: "/", path_and_query: "/", now: self.wall };
-        let mut visit = Visit::begin(pool, true, arrival);
         let mut balancer = Balancer::new(pool.settings.balance, &pool.members, 0);
         let next = visit.next(pool, &mut balancer, &Tried::default(), true, &mut self.rng, self.now);
         let Next::Go(destination) = next else { panic!("{next:?}") };
         visit.served(pool, &destination, || self.ids.draw(&pool.members, destination.member, &mut self.rng));
         let mut reply = HeaderMap::new();
         assert!(visit.obey(pool, None, false));
-        visit.leave(pool, &mut reply, false, || pin_owner(address));
+        visit.leave(pool, &mut reply, false, || pin_owner(LOCALHOST));
         if let Some(line) = reply.get(SET_COOKIE) {
             let pair = line.to_str().expect("a token is text").split(';').next().expect("a pair comes first");
             client.cookie = Some(pair.parse().expect("it was a value"));
