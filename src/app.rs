@@ -117,6 +117,7 @@ impl App {
             registry: Arc::new(Registry::telling(workers, events.clone())),
             stores: Arc::new(stores),
             gates: Arc::default(),
+            told: Lasting::nothing_told(),
         };
         let published = Published::new(Snapshot::new(&config, &keys, &lasting, 1, Instant::now()));
         let reloader = Reloader {

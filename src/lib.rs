@@ -7,9 +7,11 @@
 //!
 //! A worker's [listener](proxy::accept::listener) takes the socket and gives it to the worker with the fewest connections.
 //! There [`proxy::accept::connection`] reads HTTP from it, [`proxy::accept::request`] refuses what two parsers could read
-//! differently, and [`proxy::accept::route`] names the pool. [`proxy::affinity`] opens the pin that came along; what is
-//! known of its home ([`pool::Backend`]) and where the pool keeps its sessions ([`pool::sessions`]) decide whether it is
-//! kept, detoured or rehomed ([`proxy::affinity::rehome`]). [`proxy::balance`] picks for whoever has no pin.
+//! differently, and [`proxy::accept::route`] names the pool. A [visit](proxy::visit) begins: [`proxy::affinity`] opens the pin
+//! that came along, in our cookie, under the app's session id ([`pins`] keeps what an id does not tell by itself) or as a
+//! hash; what is known of its home ([`pool::Backend`]) and where the pool keeps its sessions ([`pool::sessions`]) decide
+//! whether it is kept, detoured or rehomed ([`proxy::affinity::rehome`]). [`proxy::balance`] picks for whoever has no pin. Where
+//! a session has one copy, parallel requests that leave their home pass a [gate](proxy::gate).
 //! [`proxy::forward`] writes the head that the backend sees, sends the request within its deadlines, and sends it
 //! elsewhere only when that is safe. [`proxy::respond`] finishes the reply, the pin goes with it if it changed, and the
 //! slot at the backend is released at the last byte.
@@ -28,12 +30,12 @@
 //! `clock, config, telemetry, drain` ← `pool` ← `pins` ← `proxy` ← `control` ← `app, ctl` ← `main`.
 //!
 //! Within `proxy`, the folders do not import one another, except that `accept` runs the tunnels of `forward`;
-//! `proxy/mod.rs`, `attempts.rs`, `visit.rs`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
+//! `proxy/mod.rs`, `attempts.rs`, `passage.rs`, `visit/`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
 //! `balance` open no socket and start no task; time and chance are their arguments.
 
-pub mod config;
-
 pub mod clock;
+
+pub mod config;
 
 pub mod telemetry;
 

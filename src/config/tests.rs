@@ -536,6 +536,18 @@ fn each_mistake_in_a_pool_is_named_with_its_place() {
             "rehome: { when_unavailable: wait }".to_owned(),
             "rehome.when_unavailable: expected rehome, detour or refuse, found \"wait\"",
         ),
+        (
+            "rehome: { when: { gone: wait } }".to_owned(),
+            "rehome.when.gone: expected detour, rehome or refuse, found \"wait\"",
+        ),
+        (
+            "rehome: { when: { draining: detour } }".to_owned(),
+            "rehome.when.draining: expected keep or rehome, found \"detour\"",
+        ),
+        (
+            "rebalance: {}\n    affinity: { app_session: { cookie: SID, home_by: prefix } }".to_owned(),
+            "rebalance: expected off, because a session id that names its home does not tell when it was last used, found an empty mapping",
+        ),
         ("health: { http: {}, tcp: {} }".to_owned(), "health: expected either http or tcp, found both"),
         ("health: on".to_owned(), "health: expected off, or a mapping, found \"on\""),
         (

@@ -1,7 +1,7 @@
 //! The pins of one pool in this process, with what is counted about them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::SystemTime;
 
 use super::memory::Memory;
@@ -33,6 +33,9 @@ impl Limits {
 pub(super) struct Shelf {
     pub(super) pool: Arc<str>,
     pub(super) memory: Memory,
+    /// Whether moves that are told by others are kept even of pins that are not known here: where session ids name their home
+    /// by themselves, nothing but a move is ever stored.
+    pub(super) follows_moves: AtomicBool,
     /// The last ones seen, both in one: a reload may change them, and pins found in the shared store come without.
     limits: AtomicU64,
     pub(super) pending: AtomicUsize,
@@ -45,6 +48,7 @@ impl Shelf {
         Self {
             pool: Arc::clone(pool),
             memory,
+            follows_moves: AtomicBool::new(false),
             limits: AtomicU64::new(u64::MAX),
             pending: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),

@@ -146,6 +146,16 @@ impl PinStore {
         self.shelf.memory.get(key)
     }
 
+    /// From now on moves that other replicas tell of are kept, also of pins that are not known here.
+    pub fn follow_moves(&self) {
+        self.shelf.follows_moves.store(true, Relaxed);
+    }
+
+    /// How long a request may wait for the shared store; zero without one.
+    pub fn lookup_timeout(&self) -> Duration {
+        self.way.load().as_ref().map_or(Duration::ZERO, |way| way.lookup_timeout)
+    }
+
     /// Whether other replicas share the pins, so that one that is not known here is worth a [`PinStore::fetch`].
     pub fn is_shared(&self) -> bool {
         self.way.load().is_some()

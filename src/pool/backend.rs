@@ -66,6 +66,8 @@ pub struct Backend {
     role: AtomicU8,
     /// Since when its pinned clients cannot be served, as [`Backend::drain_since`] counts; 0 while they can.
     unavailable_since: AtomicU64,
+    /// It has been in good health since the process began.
+    was_healthy: AtomicBool,
     /// By worker; made when the first pin is used.
     pins: Box<[OnceLock<Box<ActivePins>>]>,
     /// Pins that moved away, of all workers; made when the first one does.
@@ -170,6 +172,7 @@ impl Backend {
             instance: AtomicU32::new(0),
             role: AtomicU8::new(Role::Settled as u8),
             unavailable_since: AtomicU64::new(0),
+            was_healthy: AtomicBool::new(false),
             pins: (0..workers).map(|_| OnceLock::new()).collect(),
             departures: OnceLock::new(),
             drain_since: AtomicU64::new(0),
@@ -319,6 +322,11 @@ impl Backend {
             Some(since) => now.duration_since(self.known_since).saturating_sub(Duration::from_millis(since)),
             None => Duration::ZERO,
         }
+    }
+
+    /// Whether this process has seen it well before it went away, so that it knows for how long it is away.
+    pub fn has_seen_outage_begin(&self) -> bool {
+        self.was_healthy.load(Ordering::Relaxed)
     }
 
     /// Counters of this backend.
@@ -515,10 +523,13 @@ impl Backend {
     }
 
     fn note_availability(&self, inner: &Inner, now: Instant) {
-        let is_available = inner.standing().is_available_for_pinned();
+        let standing = inner.standing();
         let was_available = self.unavailable_since.load(Ordering::Relaxed) == 0;
-        if is_available {
+        if standing.is_available_for_pinned() {
             self.unavailable_since.store(0, Ordering::Relaxed);
+            if standing.health == Health::Healthy {
+                self.was_healthy.store(true, Ordering::Relaxed);
+            }
         } else if was_available {
             self.unavailable_since.store(self.stamp(now), Ordering::Relaxed);
         }

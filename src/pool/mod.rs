@@ -16,6 +16,8 @@ pub mod active_pins;
 
 mod departures;
 
+pub mod recent;
+
 pub mod drain;
 
 pub mod rebalance;

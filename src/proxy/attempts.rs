@@ -65,9 +65,30 @@ impl Proxy {
         &self,
         request: &Request<'_>,
         mut visit: Visit,
-        mut body: RequestBody,
+        body: RequestBody,
         journal: &mut Journal,
     ) -> Result<Outcome, ProxyError> {
+        match self.attempt_until_served(request, &mut visit, body, journal).await {
+            Ok(Some((begun, slot, destination))) => {
+                let Begun { head, exchange, .. } = begun;
+                Ok(Outcome::Served(Served { head, exchange, slot, pool: request.pool, visit, destination }))
+            }
+            Ok(None) => Ok(Outcome::SessionLost(visit)),
+            Err(error) => {
+                visit.take_back(request.view.pool(request.pool));
+                Err(error)
+            }
+        }
+    }
+
+    /// As [`Proxy::attempt`]; `None` when nobody is asked, because the client is told that its session is lost.
+    async fn attempt_until_served(
+        &self,
+        request: &Request<'_>,
+        visit: &mut Visit,
+        mut body: RequestBody,
+        journal: &mut Journal,
+    ) -> Result<Option<(Begun, Slot, Destination)>, ProxyError> {
         let pool = request.view.pool(request.pool);
         let local = request.view.local(request.pool);
         let retry = pool.settings.retry;
@@ -82,7 +103,8 @@ impl Proxy {
         loop {
             let next = {
                 let (mut balancer, mut rng) = (local.balancer.borrow_mut(), self.rng.borrow_mut());
-                let now = if tried.is_empty() { journal.started() } else { Instant::now() };
+                let is_first = tried.is_empty() && !wait.has_begun();
+                let now = if is_first { journal.started() } else { Instant::now() };
                 visit.next(pool, &mut balancer, &tried, wait.is_over(), &mut rng, now)
             };
             let destination = match next {
@@ -100,11 +122,15 @@ impl Proxy {
                 Next::Nobody => return Err(failed.map_or(ProxyError::NoBackend, ProxyError::Attempt)),
             };
             journal.placement = Some(destination.placement);
-            if destination.session_lost.is_some() && pool.settings.rehome.on_session_lost != OnSessionLost::Forward {
-                self.note_placed(request, &destination, &mut visit);
-                return Ok(Outcome::SessionLost(visit));
+            // The client is told once; its other requests go on to where it begins anew.
+            if destination.session_lost.is_some()
+                && pool.settings.rehome.on_session_lost != OnSessionLost::Forward
+                && self.is_first_loss(request, visit)
+            {
+                self.note_placed(request, &destination, visit, true);
+                return Ok(None);
             }
-            if passage.is_due(&destination) && passage.pass(request, &visit, &destination).await {
+            if passage.is_due(&destination) && passage.pass(request, visit, &destination).await {
                 // Whoever takes over may have changed meanwhile.
                 continue;
             }
@@ -120,19 +146,11 @@ impl Proxy {
                 visit.name_pin(|| ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
             }
             journal.attempts += 1;
-            match self.try_one(request, &visit, &destination, body).await {
+            match self.try_one(request, visit, &destination, body).await {
                 Ok((begun, slot)) => {
                     passage.open();
-                    self.note_success(request, &destination, &mut visit, &begun, journal);
-                    let Begun { head, exchange, .. } = begun;
-                    return Ok(Outcome::Served(Served {
-                        head,
-                        exchange,
-                        slot,
-                        pool: request.pool,
-                        visit,
-                        destination,
-                    }));
+                    self.note_success(request, &destination, visit, &begun, journal);
+                    return Ok(Some((begun, slot, destination)));
                 }
                 Err((error, unsent)) => {
                     journal.bytes_in = unsent.received();
@@ -214,49 +232,61 @@ impl Proxy {
         let connections = if begun.reused { &shard.connections_reused } else { &shard.connections_new };
         connections.add(1);
         journal.backend = Some(destination.member);
-        self.note_placed(request, destination, visit);
+        let is_lost = destination.session_lost.is_some();
+        let is_forwarded = pool.settings.rehome.on_session_lost == OnSessionLost::Forward;
+        let is_first_loss = is_lost && is_forwarded && self.is_first_loss(request, visit);
+        self.note_placed(request, destination, visit, is_first_loss);
         journal.pin = visit.pin_id();
     }
 
     /// Counts what the placement did to the pin, and notes it in the pin.
-    fn note_placed(&self, request: &Request<'_>, destination: &Destination, visit: &mut Visit) {
+    fn note_placed(&self, request: &Request<'_>, destination: &Destination, visit: &mut Visit, is_first_loss: bool) {
         let pool = request.view.pool(request.pool);
         let mut ids = request.view.local(request.pool).new_ids.borrow_mut();
         visit.served(pool, destination, || ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
         if let Some(moved) = destination.moved {
-            self.note_rehome(pool, &moved, destination.member, visit.pin_id());
+            self.note_rehome(request.view, pool, &moved, destination.member, visit.pin_id());
         }
-        if destination.session_lost.is_some() {
+        if is_first_loss {
             pool.counters.shard(self.worker).sessions_lost.add(1);
         }
     }
 
-    /// Counts the client's pin as active where it was served.
+    /// Whether the loss of the client's session was not told a moment ago, by another of its requests.
+    fn is_first_loss(&self, request: &Request<'_>, visit: &Visit) -> bool {
+        visit.pin_id().is_none_or(|pin_id| request.view.snapshot.is_first_told(pin_id, self.clock.coarse_now()))
+    }
+
+    /// Counts the client's pin as active where it lives. On a detour it keeps counting at home only.
     pub(super) fn note_pin(&self, pool: &Pool, visit: &Visit, destination: &Destination) {
         let Some(pin) = visit.pin_id() else { return };
         let backend = &pool.members[destination.member].backend;
-        if !pool.counts_in_store() {
+        let is_on_detour = matches!(destination.placement, Placement::Detour(_));
+        if !pool.counts_in_store() && !is_on_detour {
             backend.record_pin(self.worker, pin, self.clock.coarse_now(), pool.idle_timeout);
         }
-        match destination.placement {
-            Placement::New => backend.pinned_one(),
-            Placement::Rehomed(_) => backend.note_arrival(pin),
-            Placement::Kept | Placement::Detour(_) | Placement::Refused | Placement::Unpinned => {}
+        if destination.placement == Placement::New {
+            backend.pinned_one();
         }
     }
 
     /// Counts a pin that moved: once, though several requests of its client may find it so at the same moment.
-    pub(super) fn note_rehome(&self, pool: &Pool, moved: &Moved, to: usize, pin_id: Option<u64>) {
+    pub(super) fn note_rehome(&self, view: &View, pool: &Pool, moved: &Moved, to: usize, pin_id: Option<u64>) {
+        let now = self.clock.coarse_now();
         let is_first = match (moved.from, pin_id) {
-            (Some(from), Some(pin_id)) => {
-                pool.members[from].backend.note_departure(pin_id, self.clock.coarse_now(), pool.idle_timeout)
-            }
-            _ => true,
+            (Some(from), Some(pin_id)) => pool.members[from].backend.note_departure(pin_id, now, pool.idle_timeout),
+            // Apart from losses, which are told of the same pin.
+            (None, Some(pin_id)) => view.snapshot.is_first_told(pin_id ^ u64::MAX, now),
+            (_, None) => true,
         };
-        if is_first {
-            let removed = "removed".into();
-            let name = |member: usize| &pool.members[member].backend.id().name;
-            pool.counters.rehomed(moved.from.map_or(&removed, name), name(to), moved.reason);
+        if !is_first {
+            return;
+        }
+        let removed = "removed".into();
+        let name = |member: usize| &pool.members[member].backend.id().name;
+        pool.counters.rehomed(moved.from.map_or(&removed, name), name(to), moved.reason);
+        if let Some(pin_id) = pin_id {
+            pool.members[to].backend.note_arrival(pin_id);
         }
     }
 

@@ -17,13 +17,33 @@ use tokio::time::{Instant, timeout_at};
 /// Clients that are waited for or remembered at a time. With more, the latest ones pass as they come.
 const MOST: usize = 16_384;
 
+/// How often room is made for new clients.
+const PRUNE_EVERY: Duration = Duration::from_secs(1);
+
 /// How long a gate stays open behind the first request: longer than parallel requests of one page take to come.
 const MEMORY: Duration = Duration::from_secs(10);
 
 /// The gates of all pools. Outlives every snapshot.
 #[derive(Debug, Default)]
 pub struct Gates {
-    gates: Mutex<HashMap<Passage, Gate>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_passage: HashMap<Passage, Gate>,
+    /// When it was last looked for those that are forgotten.
+    pruned_at: Option<Instant>,
+}
+
+impl Inner {
+    /// Forgets what is over. Looks at everything, and so once a second at the most.
+    fn prune(&mut self, now: Instant) {
+        if self.pruned_at.is_none_or(|at| now.duration_since(at) >= PRUNE_EVERY) {
+            self.by_passage.retain(|_, gate| !matches!(gate, Gate::Open { until } if *until <= now));
+            self.pruned_at = Some(now);
+        }
+    }
 }
 
 /// Who passes, and where to.
@@ -61,20 +81,20 @@ impl Gates {
 
     fn look(&self, passage: Passage, now: Instant) -> Look<impl Future<Output = ()> + use<>> {
         let mut gates = self.lock();
-        match gates.get(&passage) {
+        match gates.by_passage.get(&passage) {
             // Made while the lock is held, so that it cannot miss the opening.
             Some(Gate::Shut(notify)) => return Look::Shut(Arc::clone(notify).notified_owned()),
             Some(Gate::Open { until }) if now < *until => return Look::Open,
             Some(Gate::Open { .. }) => {}
-            None if gates.len() >= MOST => {
-                gates.retain(|_, gate| !matches!(gate, Gate::Open { until } if *until <= now));
-                if gates.len() >= MOST {
+            None if gates.by_passage.len() >= MOST => {
+                gates.prune(now);
+                if gates.by_passage.len() >= MOST {
                     return Look::Open;
                 }
             }
             None => {}
         }
-        gates.insert(passage, Gate::Shut(Arc::default()));
+        gates.by_passage.insert(passage, Gate::Shut(Arc::default()));
         Look::First
     }
 
@@ -82,17 +102,17 @@ impl Gates {
     fn replace(&self, passage: Passage, gate: Option<Gate>) {
         let mut gates = self.lock();
         let before = match gate {
-            Some(gate) => gates.insert(passage, gate),
-            None => gates.remove(&passage),
+            Some(gate) => gates.by_passage.insert(passage, gate),
+            None => gates.by_passage.remove(&passage),
         };
         if let Some(Gate::Shut(notify)) = before {
             notify.notify_waiters();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Passage, Gate>> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every holder leaves a whole map behind.
-        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -204,6 +224,6 @@ mod tests {
         }
         tokio::time::sleep(MEMORY).await;
         assert!(gates.pass(Passage { pin: 0, heir: 2 }, soon()).await.is_some(), "what is over makes room");
-        assert!(gates.lock().len() <= 3);
+        assert!(gates.lock().by_passage.len() <= 3);
     }
 }

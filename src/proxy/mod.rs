@@ -65,7 +65,7 @@ use forward::tunnel::BackendEnd;
 use journal::Journal;
 use relay::{Page, Relay, ReplyBody};
 use respond::{error_page, headers};
-use snapshot::{Affinity, Pool, Published};
+use snapshot::{Affinity, Published};
 use view::View;
 use visit::{Arrival, Destination, Visit, pin_owner};
 
@@ -160,7 +160,7 @@ impl Proxy {
         if let Some(reason) = head.reason {
             reply.extensions_mut().insert(reason);
         }
-        self.settle_pin(view.pool(pool), parts, reply.headers(), &mut visit, &destination, &mut journal);
+        self.settle_pin((view, pool), parts, reply.headers(), &mut visit, &destination, &mut journal);
         headers::strip(reply.headers_mut(), is_switching);
         let owner = || pin_owner(client.origin.client(&parts.headers));
         visit.leave(view.pool(pool), reply.headers_mut(), client.origin.is_https(&parts.headers), owner);
@@ -182,13 +182,14 @@ impl Proxy {
     /// has its home there.
     fn settle_pin(
         &self,
-        pool: &Pool,
+        (view, pool): (&View, usize),
         parts: &Parts,
         reply: &HeaderMap,
         visit: &mut Visit,
         destination: &Destination,
         journal: &mut Journal,
     ) {
+        let pool = view.pool(pool);
         let word = reply.get(STICKPIN_PIN).map(|word| word.as_bytes().trim_ascii());
         let is_on_detour = matches!(destination.placement, Placement::Detour(_));
         let begins_session = (is_on_detour || pool.looks_for_sessions())
@@ -212,7 +213,7 @@ impl Proxy {
             && let Some(moved) = visit.settle(pool, destination.member)
         {
             journal.placement = Some(Placement::Rehomed(moved.reason));
-            self.note_rehome(pool, &moved, destination.member, visit.pin_id());
+            self.note_rehome(view, pool, &moved, destination.member, visit.pin_id());
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,6 +17,7 @@ use super::balance::newcomers::Newcomers;
 use super::gate::Gates;
 use crate::config::{self, AccessLogTarget, Config, CookieAffinity, HomeBy, PinOn, WithoutKey};
 use crate::pins::Stores;
+use crate::pool::recent::RecentPins;
 use crate::pool::sessions::Permits;
 use crate::pool::{BackendId, Member, Registry};
 use crate::telemetry::counters::PoolCounters;
@@ -33,6 +34,15 @@ pub struct Lasting {
     pub stores: Arc<Stores>,
     /// Gates for the parallel requests of one client.
     pub gates: Arc<Gates>,
+    /// Pins whose loss, or whose move from a backend that was removed, was told a moment ago.
+    pub told: Arc<Mutex<RecentPins>>,
+}
+
+impl Lasting {
+    /// For [`Lasting::told`], to begin with.
+    pub fn nothing_told() -> Arc<Mutex<RecentPins>> {
+        Arc::new(Mutex::new(RecentPins::new(Instant::now())))
+    }
 }
 
 #[cfg(test)]
@@ -41,7 +51,12 @@ impl Lasting {
     pub(crate) fn for_tests(registry: &Arc<Registry>) -> Self {
         let settings = config::PinStore { max_pins: 1024, max_pins_per_client: 1024, redis: None };
         let stores = Stores::start(&settings).expect("no thread is needed without Redis");
-        Self { registry: Arc::clone(registry), stores: Arc::new(stores), gates: Arc::default() }
+        Self {
+            registry: Arc::clone(registry),
+            stores: Arc::new(stores),
+            gates: Arc::default(),
+            told: Self::nothing_told(),
+        }
     }
 }
 
@@ -60,6 +75,8 @@ pub struct Snapshot {
     pub trusted_proxies: Vec<IpNet>,
     /// Where parallel requests of one client wait for the first.
     pub gates: Arc<Gates>,
+    /// See [`Lasting::told`].
+    pub told: Arc<Mutex<RecentPins>>,
 }
 
 /// One pool of a snapshot.
@@ -143,7 +160,13 @@ impl Snapshot {
             keeps_log: config.access_log.target != AccessLogTarget::Off,
             trusted_proxies: config.trusted_proxies.clone(),
             gates: Arc::clone(&lasting.gates),
+            told: Arc::clone(&lasting.told),
         }
+    }
+
+    /// Whether nothing was told of this pin a moment ago. Takes a lock: not for every request.
+    pub fn is_first_told(&self, pin_id: u64, now: Instant) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).note(pin_id, now)
     }
 
     /// Whether this peer is one of the trusted proxies.

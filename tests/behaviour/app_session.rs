@@ -339,3 +339,19 @@ async fn odd_ids_are_no_pin_and_never_an_error() {
         assert_eq!(client.reply().await.0.status(), 200, "{way}");
     }
 }
+
+/// A route without affinity shares the pool; the app refreshes its cookie there.
+#[tokio::test]
+async fn a_route_without_affinity_leaves_the_name_in_front_of_the_cookie() {
+    let backend = raw::Backend::start().await;
+    let affinity = "affinity: { app_session: { cookie: SID, home_by: prefix } }";
+    let yaml = raw::config(backend.address(), &[], &[affinity])
+        + "routes:\n  - { path_prefix: /static, pool: app, affinity: off }\n  - { path_prefix: /, pool: app }\n";
+    let stickpin = Stickpin::start(&yaml);
+    let mut client =
+        Peer::sending(stickpin.front(), "GET /static/x HTTP/1.1\r\nHost: x\r\nCookie: SID=app1~v\r\n\r\n").await;
+    let (mut connection, _) = backend.request().await;
+    connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: SID=v; Max-Age=600\r\n\r\n").await;
+    let head = client.reply().await.0;
+    assert_eq!(head.values("set-cookie"), ["SID=app1~v; Max-Age=600"]);
+}

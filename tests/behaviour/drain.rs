@@ -87,6 +87,8 @@ async fn external_sessions_leave_a_drained_backend_at_the_pace_of_the_order() {
     assert!(pinned >= 10);
     let crowd = Crowd::start(everybody);
     let mut events = Listener::of(&stickpin).await;
+    // Everybody has been seen at home.
+    crowd.rounds(1).await;
     let ordered = Instant::now();
     let view = drain(&mut admin, "green", None, "20%/s").await;
     assert_eq!((&view["drain"]["pace"], &view["drain"]["drained"]), (&json!("20%/s"), &json!(false)));

@@ -117,3 +117,17 @@ async fn a_client_whose_session_is_lost_can_be_redirected_once() {
     assert_eq!((told.status.as_u16(), told.header("location")), (303, "/login?lost"));
     assert_eq!(who_am_i(&mut client).await.served_by(), "other");
 }
+
+/// The page of a browser sends two requests with the same pin: one rehome, one loss.
+#[tokio::test]
+async fn a_loss_is_counted_and_told_once_though_two_requests_meet_it() {
+    let (stickpin, mut client, _other) = bereft("{ status: 410 }").await;
+    let mut twin = stickpin.client();
+    twin.cookies = client.cookies.clone();
+    let told =
+        [client.get("/whoami").await.unwrap().status.as_u16(), twin.get("/whoami").await.unwrap().status.as_u16()];
+    let mut admin = stickpin.admin();
+    let lost = admin.metric("stickpin_sessions_lost_total", &[]).await;
+    let rehomed = admin.metric("stickpin_rehomes_total", &["reason=\"gone\""]).await;
+    assert_eq!((told, lost, rehomed), ([410, 200], 1.0, 1.0));
+}

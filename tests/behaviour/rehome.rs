@@ -234,6 +234,29 @@ async fn clients_of_a_disabled_home_take_detours_and_come_back_logged_in() {
 }
 
 #[tokio::test]
+async fn a_pool_overrides_single_cells_of_the_table() {
+    let (home, other) = (Backend::start("home"), Backend::start("other"));
+    let when = "rehome: { when: { disabled: rehome, draining: rehome, suspect: detour } }";
+    let stickpin = Shop::of([home.yaml(), other.yaml()]).pool(when).open().await;
+    let (mut disabled, mut drained) = (client_at(&stickpin, "home").await, client_at(&stickpin, "other").await);
+    let mut admin = stickpin.admin();
+    admin.set_state("shop", "home", "disabled").await;
+    assert_eq!(told(&who_am_i(&mut disabled).await), ["home", "disabled", "disabled"].map(str::to_owned));
+    admin.set_state("shop", "home", "enabled").await;
+    assert_eq!(who_am_i(&mut disabled).await.served_by(), "other", "the pin has moved, though its sessions are local");
+
+    let path = "/api/v1/pools/shop/backends/other/state";
+    let order = serde_json::json!({ "state": "draining", "pace": "100%/s" });
+    assert_eq!(admin.put(path, &order).await.status, 200);
+    let moved = until("its turn has come", async || {
+        let reply = who_am_i(&mut drained).await;
+        if reply.served_by() == "home" { Ok(reply) } else { Err(reply.text()) }
+    })
+    .await;
+    assert_eq!(told(&moved), ["other", "drained", "drained"].map(str::to_owned));
+}
+
+#[tokio::test]
 async fn external_sessions_leave_a_disabled_home_for_good() {
     let (home, other) = (Backend::start("home"), Backend::start("other"));
     let stickpin = Shop::of([home.yaml(), other.yaml()]).pool("sessions: external").open().await;

@@ -268,3 +268,41 @@ async fn external_sessions_survive_whatever_happens_to_their_home_and_stay_where
     }
     assert_eq!(admin.metric("stickpin_sessions_lost_total", &[]).await, 0.0);
 }
+
+/// One replica rehomes a session whose id names its home, and the app sets no cookie. The other one has to know it
+/// when the old home is back.
+#[tokio::test]
+async fn replicas_agree_on_where_a_session_went_whose_id_names_its_old_home() {
+    let mut site =
+        Site::new(&["--sessions", "local"], "affinity: { app_session: { cookie: APPSESSION, home_by: prefix } }").await;
+    let (one, two) = (site.open().await, site.open().await);
+    until_connected(&one, 1.0).await;
+    until_connected(&two, 1.0).await;
+    let mut clients = log_in(&one, 30).await;
+    clients.retain(|(_, home)| home == "red");
+    assert!(!clients.is_empty());
+    site.backend("red").kill();
+    for stickpin in [&one, &two] {
+        let mut admin = stickpin.admin();
+        until("red is gone", async || {
+            let view = admin.backend("shop", "red").await;
+            if view["memory"] == "gone" { Ok(()) } else { Err(view) }
+        })
+        .await;
+    }
+    for (client, home) in &mut clients {
+        *home = client.get("/whoami").await.unwrap().served_by();
+        assert_ne!(home, "red");
+    }
+    until_written(&one).await;
+    site.backend("red").restart().unwrap();
+    for stickpin in [&one, &two] {
+        stickpin.admin().until_health("shop", "red", "healthy").await;
+    }
+    for (number, front) in [&one, &two].into_iter().enumerate() {
+        for (client, home) in &mut at(front, &clients) {
+            let reply = client.get("/whoami").await.unwrap();
+            assert_eq!(reply.served_by(), *home, "replica {number}: {}", reply.text());
+        }
+    }
+}

@@ -82,6 +82,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         Affinity::Hash(_) | Affinity::Off => Balance::TwoChoices,
     };
     let names_in_ids = NamesInIds::of(&affinity);
+    let rebalance = rebalance(report, &at.key("rebalance"), yaml.rebalance, &affinity);
     Pool {
         name: name.into(),
         sessions: yaml.sessions.or(Sessions::Local),
@@ -89,7 +90,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         balance: yaml.balance.or(balance),
         affinity,
         rehome: rehome(report, &at.key("rehome"), yaml.rehome.or(yaml::Rehome::default())),
-        rebalance: rebalance(yaml.rebalance),
+        rebalance,
         drain_pace: yaml.drain.or(yaml::Drain::default()).pace.or(Pace::DRAIN),
         health: health(report, &at.key("health"), yaml.health),
         retry: retry(yaml.retry.or(yaml::Retry::default())),
@@ -180,8 +181,23 @@ fn on_session_lost(
     }
 }
 
-fn rebalance(given: Given<Short<Off, yaml::Rebalance>>) -> Option<Rebalance> {
+fn rebalance(
+    report: &Report<'_>,
+    at: &Path<'_>,
+    given: Given<Short<Off, yaml::Rebalance>>,
+    affinity: &Affinity,
+) -> Option<Rebalance> {
     let Some(Short::Full(yaml)) = given.option() else { return None };
+    let why_not = match affinity {
+        Affinity::Cookie(_) => None,
+        Affinity::AppSession(session) if session.home_by == HomeBy::Learn => None,
+        Affinity::AppSession(_) => Some("a session id that names its home does not tell when it was last used"),
+        Affinity::Hash(_) => Some("a key has its home for ever"),
+        Affinity::Off => Some("there are no pins to move"),
+    };
+    if let Some(why_not) = why_not {
+        report.expected(at, format!("off, because {why_not}"));
+    }
     Some(Rebalance {
         when_above: yaml.when_above.option().map_or(1.25, |Ratio(ratio)| ratio),
         pace: yaml.pace.or(Pace::percent_per(1, 'm')),

@@ -131,8 +131,11 @@ fn request(pool: &Pool, question: &ExplainQuestion) -> Result<Question, ApiError
         match &settings.sources[0] {
             SessionSource::Cookie(name) => put(&mut headers, header::COOKIE, &format!("{name}={id}"))?,
             SessionSource::Header(name) => put(&mut headers, name.clone(), id)?,
-            SessionSource::PathParameter(name) => path_and_query.push_str(&format!(";{name}={id}")),
-            SessionSource::QueryParameter(name) => path_and_query.push_str(&format!("?{name}={id}")),
+            SessionSource::PathParameter(name) => {
+                let end = path_and_query.find('?').unwrap_or(path_and_query.len());
+                path_and_query.insert_str(end, &format!(";{name}={id}"));
+            }
+            SessionSource::QueryParameter(name) => put_query(&mut path_and_query, name, id),
         }
     }
     if let Some(key) = &question.key {
@@ -142,7 +145,7 @@ fn request(pool: &Pool, question: &ExplainQuestion) -> Result<Question, ApiError
         match &settings.keys[0] {
             KeySource::Header(name) => put(&mut headers, name.clone(), key)?,
             KeySource::Cookie(name) => put(&mut headers, header::COOKIE, &format!("{name}={key}"))?,
-            KeySource::QueryParameter(name) => path_and_query.push_str(&format!("?{name}={key}")),
+            KeySource::QueryParameter(name) => put_query(&mut path_and_query, name, key),
             KeySource::JwtClaim { token: TokenSource::Header(name), .. } => put(&mut headers, name.clone(), key)?,
             KeySource::JwtClaim { token: TokenSource::Cookie(name), .. } => {
                 put(&mut headers, header::COOKIE, &format!("{name}={key}"))?;
@@ -154,6 +157,11 @@ fn request(pool: &Pool, question: &ExplainQuestion) -> Result<Question, ApiError
     }
     let client = question.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     Ok(Question { client, headers, path_and_query })
+}
+
+fn put_query(path_and_query: &mut String, name: &str, value: &str) {
+    let mark = if path_and_query.contains('?') { '&' } else { '?' };
+    path_and_query.push_str(&format!("{mark}{name}={value}"));
 }
 
 fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) -> Result<(), ApiError> {

@@ -397,6 +397,7 @@ impl Keeper {
             (Some(here), Some(record)) if here != record && !is_refresh(&record, &here) => {
                 shelf.put_from_elsewhere(key, record);
             }
+            (None, Some(record)) if shelf.follows_moves.load(Relaxed) => shelf.put_from_elsewhere(key, record),
             (Some(_), None) => {
                 shelf.memory.remove(key);
             }

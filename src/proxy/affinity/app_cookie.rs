@@ -6,6 +6,8 @@
 use http::HeaderMap;
 use http::header::{COOKIE, SET_COOKIE};
 
+use super::app_session::is_expired;
+
 /// Names that common frameworks give to their session cookie.
 const WELL_KNOWN: [&str; 12] = [
     "JSESSIONID",
@@ -23,14 +25,16 @@ const WELL_KNOWN: [&str; 12] = [
 ];
 
 /// Whether `reply` sets the app's session cookie to another value than `request` carried. `name`: the app's, when it is
-/// told; else the well-known ones. Taking the cookie away begins nothing.
-pub fn begins_session(name: Option<&str>, request: &HeaderMap, reply: &HeaderMap) -> bool {
-    reply.get_all(SET_COOKIE).iter().filter_map(|line| pair(first(line.as_bytes()))).any(|(set, value)| {
+/// told; else the well-known ones. Taking the cookie away begins nothing; `now` is in seconds since the Unix epoch.
+pub fn begins_session(name: Option<&str>, request: &HeaderMap, reply: &HeaderMap, now: u32) -> bool {
+    reply.get_all(SET_COOKIE).iter().any(|line| {
+        let Some((set, value)) = pair(first(line.as_bytes())) else { return false };
         let is_apps = match name {
             Some(name) => set == name.as_bytes(),
             None => WELL_KNOWN.iter().any(|known| set == known.as_bytes()),
         };
-        is_apps && !value.is_empty() && !carries(request, set, value)
+        let is_empty = value.iter().all(|byte| *byte == b'"');
+        is_apps && !is_empty && !carries(request, set, value) && !is_expired(line.as_bytes(), now)
     })
 }
 
@@ -56,12 +60,15 @@ mod tests {
 
     #[test]
     fn a_session_begins_with_another_value_of_the_apps_cookie() {
-        let table: [(Option<&str>, &str, &[&str], bool); 9] = [
+        let table: [(Option<&str>, &str, &[&str], bool); 11] = [
             (None, "", &["JSESSIONID=new; Path=/; HttpOnly"], true),
             (None, "JSESSIONID=old", &["JSESSIONID=new; Path=/"], true),
             (None, "a=1; JSESSIONID=old", &["JSESSIONID=old"], false),
             (None, "JSESSIONID=old", &["JSESSIONID=; Max-Age=0"], false),
             (None, "", &["theme=dark"], false),
+            // As Django and PHP take theirs away.
+            (None, "sessionid=a", &["sessionid=\"\"; expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; Path=/"], false),
+            (None, "PHPSESSID=b", &["PHPSESSID=deleted; expires=Thu, 01-Jan-1970 00:00:01 GMT; path=/"], false),
             (Some("sid"), "", &["JSESSIONID=new"], false),
             (Some("sid"), "sid=1", &["theme=dark", "sid=2; Secure"], true),
             (Some("sid"), "sid=1;sid=2", &["sid=2"], false),
@@ -74,7 +81,7 @@ mod tests {
             set.iter().for_each(|line| {
                 reply.append(SET_COOKIE, line.parse().expect("a value"));
             });
-            assert_eq!(begins_session(name, &request, &reply), expected, "{name:?} {cookie:?} {set:?}");
+            assert_eq!(begins_session(name, &request, &reply, 1_700_000_000), expected, "{name:?} {cookie:?} {set:?}");
         }
     }
 }

@@ -192,18 +192,20 @@ impl<'a> Set<'a> {
 
     /// Whether the client will not send the cookie again: it has no value, or no time to live.
     fn takes_away(&self, now: u32) -> bool {
-        self.value().is_empty() || self.is_expired(now).unwrap_or(false)
+        self.value().is_empty() || is_expired(self.line, now)
     }
+}
 
-    /// As RFC 6265 says: `Max-Age` wins over `Expires`. `None` when the line has neither.
-    fn is_expired(&self, now: u32) -> Option<bool> {
-        // A line without attributes needs no parser.
-        memchr::memchr(b';', &self.line[self.value_end..])?;
-        let cookie = Cookie::parse(String::from_utf8_lossy(self.line)).ok()?;
-        match cookie.max_age() {
-            Some(age) => Some(!age.is_positive()),
-            None => Some(cookie.expires_datetime()?.unix_timestamp() <= i64::from(now)),
-        }
+/// Whether a `Set-Cookie` line has no time to live. As RFC 6265 says, `Max-Age` wins over `Expires`.
+pub(super) fn is_expired(line: &[u8], now: u32) -> bool {
+    // A line without attributes needs no parser.
+    if memchr::memchr(b';', line).is_none() {
+        return false;
+    }
+    let Ok(cookie) = Cookie::parse(String::from_utf8_lossy(line)) else { return false };
+    match cookie.max_age() {
+        Some(age) => !age.is_positive(),
+        None => cookie.expires_datetime().is_some_and(|at| at.unix_timestamp() <= i64::from(now)),
     }
 }
 

@@ -50,7 +50,12 @@ pub struct SessionId {
     pub heir: Option<u32>,
     /// The home that the pin store has for it, by stable hash.
     pub stored_home: Option<u64>,
+    /// What the pin store has it under: not what it is to be kept under, when a key was rotated since.
+    pub found_under: PinKey,
 }
+
+/// Lookups that one request may make.
+const MOST_ASKED: usize = 16;
 
 impl SessionPins {
     /// For a pool of these members.
@@ -66,6 +71,9 @@ impl SessionPins {
             Some(route) if settings.home_by != HomeBy::Prefix => Arc::clone(route),
             Some(_) | None => Arc::clone(&backend.name),
         };
+        if settings.home_by != HomeBy::Learn {
+            store.follow_moves();
+        }
         Self {
             reader: SessionReader::new(settings),
             keys: PinKeys::new(ring, &pool.name),
@@ -100,15 +108,20 @@ impl SessionPins {
         (presented, best)
     }
 
-    /// What the pin store may know a request's first id by: the key that signs, then the older ones.
-    pub fn keys_of_first(&self, headers: &HeaderMap, path_and_query: &str) -> Vec<PinKey> {
-        self.reader.ids(headers, path_and_query).next().map_or_else(Vec::new, |id| self.keys.keys(id).collect())
+    /// What the pin store may know the ids of a request by: for each id the key that signs, then the older ones; and whether
+    /// it is an older one. At most 16.
+    pub fn unknown(&self, headers: &HeaderMap, path_and_query: &str) -> Vec<(SessionId, PinKey, bool)> {
+        let of_id = |id| {
+            let presented = self.look_at(id);
+            self.keys.keys(id).enumerate().map(move |(place, key)| (presented, key, place > 0))
+        };
+        self.reader.ids(headers, path_and_query).flat_map(of_id).take(MOST_ASKED).collect()
     }
 
     fn open_one(&self, id: &[u8], this: &mut SessionId, members: &[Member], now: u32) -> Opened {
         for (place, key) in self.keys.keys(id).enumerate() {
             let Some(record) = self.store.get(key) else { continue };
-            this.stored_home = Some(record.home);
+            (this.stored_home, this.found_under) = (Some(record.home), key);
             return match self.opened(&record, now) {
                 // Kept under the hash of a key that no longer signs: to be kept anew.
                 Opened::Valid(pin) if place > 0 => Opened::OldKey(pin),
@@ -148,7 +161,7 @@ impl SessionPins {
             },
         };
         let pin_id = if bare.len() == id.len() { key.pin_id() } else { self.signing_key(bare).pin_id() };
-        SessionId { key, pin_id, named, heir, stored_home: None }
+        SessionId { key, pin_id, named, heir, stored_home: None, found_under: key }
     }
 
     /// What an id is kept under from now on.

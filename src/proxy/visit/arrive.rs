@@ -1,19 +1,27 @@
 //! Reading the pin of a request, however it travels.
 
+use tokio::time::timeout;
+
 use super::leave::limits;
 use super::{Arrival, Carrier, Visit};
-use crate::config::WithoutKey;
-use crate::pins::{Owner, PinKey, Record};
+use crate::config::{HomeBy, WithoutKey};
+use crate::pins::{Owner, PinKey};
 use crate::pool::heir;
-use crate::proxy::affinity::{AffinityKeys, Opened, Pin, SessionId, SessionPins};
+use crate::proxy::affinity::{AffinityKeys, Opened, Pin, SessionId};
 use crate::proxy::balance::newcomers::Newcomer;
 use crate::proxy::snapshot::{Affinity, Hash, Pool};
 
 impl Visit {
     /// Reads the pin of a request. No allocation, no lock, no wait.
     pub(in crate::proxy) fn begin(pool: &Pool, route_has_affinity: bool, arrival: Arrival<'_>) -> Self {
-        let affinity = if route_has_affinity { &pool.affinity } else { &Affinity::Off };
-        let (carrier, opened) = match affinity {
+        let (carrier, opened) = match &pool.affinity {
+            // The name in front of the app's cookie goes with the cookie, whether it counts here or not.
+            Affinity::AppSession(session) if !route_has_affinity && session.home_by == HomeBy::Prefix => {
+                let ids = (arrival.headers, arrival.path_and_query);
+                let presented = session.open(ids, &pool.members, arrival.now).0;
+                (Carrier::Session { presented, issued: None }, None)
+            }
+            _ if !route_has_affinity => (Carrier::Cookie, None),
             Affinity::Off => (Carrier::Cookie, None),
             Affinity::Cookie(cookie) => {
                 let tokens = cookie.name.find(arrival.headers);
@@ -32,43 +40,59 @@ impl Visit {
         let pin_id = match opened {
             Some(Opened::Valid(pin) | Opened::OldKey(pin)) => Some(pin.id),
             Some(Opened::UnknownBackend(orphan)) => Some(orphan.id),
-            Some(Opened::None | Opened::Expired | Opened::Forged) | None => match carrier {
+            None => None,
+            Some(Opened::None | Opened::Expired | Opened::Forged) => match carrier {
                 // Not pinned yet; if it will be, then by this.
                 Carrier::Session { presented, .. } => presented.map(|presented| presented.pin_id),
                 Carrier::Cookie | Carrier::Hash | Carrier::KeyMissing => None,
             },
         };
-        Self { opened, carrier, now: arrival.now, leaves_with: None, pin_id, newcomer, is_released: false }
+        Self {
+            opened,
+            carrier,
+            now: arrival.now,
+            leaves_with: None,
+            pin_id,
+            newcomer,
+            is_released: false,
+            agreed: None,
+        }
     }
 
-    /// What to ask the store that all replicas share about: a session that is not known here, or was not used here for too
+    /// What to ask the store that all replicas share about: sessions that are not known here, or were not used here for too
     /// long. Empty, and nothing was allocated, in all other cases.
-    pub(in crate::proxy) fn unknown_here(&self, pool: &Pool, arrival: &Arrival<'_>) -> Vec<PinKey> {
+    pub(in crate::proxy) fn unknown_here(&self, pool: &Pool, arrival: &Arrival<'_>) -> Vec<(SessionId, PinKey, bool)> {
         match (&pool.affinity, self.opened) {
             (Affinity::AppSession(session), Some(Opened::None | Opened::Expired)) if session.store.is_shared() => {
-                session.keys_of_first(arrival.headers, arrival.path_and_query)
+                session.unknown(arrival.headers, arrival.path_and_query)
             }
             _ => Vec::new(),
         }
     }
 
-    /// Asks for them, and goes on with what is found. Waits for the store's lookup time-out at most for each key of the
-    /// ring, of which there is usually one.
-    pub(in crate::proxy) async fn ask_others(&mut self, pool: &Pool, keys: Vec<PinKey>, owner: Owner) {
+    /// Asks for them until one is found, and goes on with that. Waits for the store's lookup time-out at most.
+    pub(in crate::proxy) async fn ask_others(
+        &mut self,
+        pool: &Pool,
+        unknown: Vec<(SessionId, PinKey, bool)>,
+        owner: Owner,
+    ) {
         let Affinity::AppSession(session) = &pool.affinity else { return };
-        for (place, key) in keys.into_iter().enumerate() {
-            if let Some(record) = session.store.fetch(key, owner, limits(pool)).await {
-                self.found(session, &record, place > 0);
-                return;
+        let ask = async {
+            for (id, key, is_old) in unknown {
+                if let Some(record) = session.store.fetch(key, owner, limits(pool)).await {
+                    return Some((
+                        SessionId { stored_home: Some(record.home), found_under: key, ..id },
+                        record,
+                        is_old,
+                    ));
+                }
             }
-        }
-    }
-
-    /// What another replica knows of the session; `is_old`: under the hash of a key that no longer signs.
-    fn found(&mut self, session: &SessionPins, record: &Record, is_old: bool) {
-        let Carrier::Session { presented: Some(presented), .. } = &mut self.carrier else { return };
-        presented.stored_home = Some(record.home);
-        self.opened = Some(match session.opened(record, self.now) {
+            None
+        };
+        let Ok(Some((id, record, is_old))) = timeout(session.store.lookup_timeout(), ask).await else { return };
+        self.carrier = Carrier::Session { presented: Some(id), issued: None };
+        self.opened = Some(match session.opened(&record, self.now) {
             Opened::Valid(pin) if is_old => Opened::OldKey(pin),
             opened => opened,
         });

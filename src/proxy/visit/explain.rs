@@ -1,4 +1,5 @@
-//! What would happen to a request with this pin, and why: the same decisions as for a real one, without their effects.
+//! What would happen to a request with this pin, and why: the same decisions as for a real one, without their effects. Only
+//! what the store that replicas share knows of it is known here from then on.
 
 use std::net::IpAddr;
 
@@ -6,7 +7,7 @@ use fastrand::Rng;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::next::heir_in_service;
+use super::next::place_of_unknown;
 use super::{Arrival, Carrier, Next, Visit, pin_owner};
 use crate::config::Balance;
 use crate::pool::sessions::HomeState;
@@ -123,7 +124,7 @@ impl Visit {
             Carrier::Session { presented, .. } => presented.map(|presented| presented.pin_id),
             Carrier::Cookie | Carrier::Hash => None,
         };
-        match known_by.and_then(|id| heir_in_service(id, pool, None, &Tried::default())) {
+        match known_by.and_then(|id| place_of_unknown(id, pool, &Tried::default())) {
             Some(to) => Answer::Go { to, placement: Placement::New, session_lost: None },
             None => Answer::Balanced,
         }

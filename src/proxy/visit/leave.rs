@@ -9,7 +9,7 @@ use siphasher::sip::SipHasher13;
 use super::{Carrier, Destination, Moved, Visit};
 use crate::config::{HomeBy, PinOn};
 use crate::pins::{self, Owner, Record};
-use crate::proxy::affinity::session_pins::{SessionPins, record};
+use crate::proxy::affinity::session_pins::{SessionId, SessionPins, record};
 use crate::proxy::affinity::{CookieName, Detour, Opened, Pin, app_cookie, cache_guard};
 use crate::proxy::snapshot::{Affinity, Pool};
 use crate::telemetry::words::{DetourReason, Placement, RehomeReason};
@@ -41,7 +41,7 @@ impl Visit {
             (Opened::Valid(pin) | Opened::OldKey(pin), placement) => {
                 let is_due = matches!(opened, Opened::OldKey(_)) || pin.needs_refresh(self.now, pool.refresh_after);
                 let followed = self.followed(&pin, pool, destination, placement);
-                followed.or_else(|| is_due.then(|| self.resealed(&pin, pool)))
+                followed.or_else(|| is_due.then(|| self.resealed(&pin, pool, placement)))
             }
             (Opened::None | Opened::Expired | Opened::Forged | Opened::UnknownBackend(_), _) => None,
         };
@@ -94,7 +94,7 @@ impl Visit {
         member: usize,
     ) -> bool {
         let Affinity::AppSession(session) = &pool.affinity else {
-            return app_cookie::begins_session(pool.settings.session_cookie.as_deref(), request, reply);
+            return app_cookie::begins_session(pool.settings.session_cookie.as_deref(), request, reply, self.now);
         };
         let Carrier::Session { presented, issued } = &mut self.carrier else { return false };
         let Some(id) = session.reader.id_of_reply(reply, self.now) else {
@@ -133,13 +133,13 @@ impl Visit {
     fn followed(&self, pin: &Pin, pool: &Pool, destination: &Destination, placement: Placement) -> Option<Pin> {
         match placement {
             Placement::Kept if destination.session_lost.is_some() || pin.detour.is_some() => {
-                Some(Pin { detour: None, ..self.resealed(pin, pool) })
+                Some(Pin { detour: None, ..self.resealed(pin, pool, placement) })
             }
             Placement::Detour(DetourReason::Unreachable | DetourReason::Disabled) => {
                 let to = destination.member as u32;
                 let since = pin.detour.map_or(self.now, |detour| detour.since);
                 let is_noted = pin.detour.is_some_and(|detour| detour.to == to);
-                (!is_noted).then(|| Pin { detour: Some(Detour { to, since }), ..self.resealed(pin, pool) })
+                (!is_noted).then(|| Pin { detour: Some(Detour { to, since }), ..self.resealed(pin, pool, placement) })
             }
             _ => None,
         }
@@ -149,8 +149,15 @@ impl Visit {
     pub(in crate::proxy) fn settle(&mut self, pool: &Pool, member: usize) -> Option<Moved> {
         let pin = self.pin().filter(|_| self.carrier != Carrier::Hash)?;
         let id = self.pin_id.unwrap_or(pin.id);
-        self.leaves_with = Some(self.fresh_pin(pool, member, id, pin.issued));
+        // A session that is known by an id of its own is as young as that.
+        let issued = self.leaves_with.filter(|_| self.has_issued()).map_or(pin.issued, |new| new.issued);
+        self.leaves_with = Some(self.fresh_pin(pool, member, id, issued));
         Some(Moved { from: Some(pin.home as usize), reason: RehomeReason::NewSession })
+    }
+
+    /// Whether the reply issues another session id than the request carried.
+    fn has_issued(&self) -> bool {
+        matches!(self.carrier, Carrier::Session { issued: Some(_), .. })
     }
 
     fn fresh_pin(&self, pool: &Pool, member: usize, id: u64, issued: u32) -> Pin {
@@ -160,10 +167,9 @@ impl Visit {
 
     /// The same pin, used now. Only at home does it take the home's present life: on a detour it keeps naming the life
     /// that holds the session.
-    fn resealed(&self, pin: &Pin, pool: &Pool) -> Pin {
-        let home = &pool.members[pin.home as usize].backend;
-        let is_at_home = home.standing().is_available_for_pinned();
-        let instance = if is_at_home { home.instance() } else { pin.instance };
+    fn resealed(&self, pin: &Pin, pool: &Pool, placement: Placement) -> Pin {
+        let is_at_home = placement == Placement::Kept;
+        let instance = if is_at_home { pool.members[pin.home as usize].backend.instance() } else { pin.instance };
         Pin { instance, refreshed: self.now, ..*pin }
     }
 
@@ -189,14 +195,28 @@ impl Visit {
         let home = |member: u32| pool.members[member as usize].backend.stable_hash();
         let Some(from) = presented.stored_home.or(presented.named.map(home)) else { return true };
         let wanted = record(&self.fresh_pin(pool, destination.member, pin.0, pin.1), &pool.members);
-        let agreed = session.store.rehome(presented.key, from, wanted, owner(), limits(pool)).await;
+        let owner = owner();
+        let agreed = session.store.rehome(presented.key, from, wanted, owner, limits(pool)).await;
         if agreed.home == wanted.home {
+            let before = Record { home: from, ..self.pin().map_or(wanted, |pin| record(&pin, &pool.members)) };
+            self.agreed = Some((before, owner));
             return true;
         }
         presented.stored_home = Some(agreed.home);
         self.carrier = Carrier::Session { presented: Some(presented), issued: None };
         self.opened = Some(session.opened(&agreed, self.now));
         false
+    }
+
+    /// The move that the other replicas had agreed to did not take place: nobody was there to take over. The pin is as it was,
+    /// so that the next request moves it and tells of it.
+    pub(in crate::proxy) fn take_back(&mut self, pool: &Pool) {
+        let (Affinity::AppSession(session), Some(presented), Some((before, owner))) =
+            (&pool.affinity, self.presented(), self.agreed.take())
+        else {
+            return;
+        };
+        session.store.put(presented.key, before, owner, limits(pool));
     }
 
     /// Tells the client, or the pin store, what has changed; and makes sure that a reply has no cookie that passes for
@@ -232,14 +252,22 @@ impl Visit {
         owner: impl FnOnce() -> Owner,
     ) {
         let Carrier::Session { presented, issued } = self.carrier else { return };
-        let home = self.leaves_with.or_else(|| self.pin());
+        if self.is_released {
+            if let Some(presented) = &presented {
+                session.store.remove(presented.key);
+                session.store.remove(presented.found_under);
+            }
+            return;
+        }
+        // On a route without affinity there is no pin, and the name that came with the cookie stays.
+        let home = self.leaves_with.or_else(|| self.pin()).map(|pin| pin.home);
+        let home = home.or_else(|| presented.and_then(|presented| presented.named).filter(|_| self.opened.is_none()));
         if session.home_by == HomeBy::Prefix
             && let Some(home) = home
         {
-            session.reader.prefix_reply(headers, &pool.members[home.home as usize].backend.id().name, self.now);
+            session.reader.prefix_reply(headers, &pool.members[home as usize].backend.id().name, self.now);
         }
-        if self.is_released {
-            presented.iter().for_each(|presented| session.store.remove(presented.key));
+        if self.opened.is_none() {
             return;
         }
         let Some(pin) = self.leaves_with else { return };
@@ -251,8 +279,29 @@ impl Visit {
             }
             return;
         }
-        let kept: Record = record(&pin, &pool.members);
-        session.store.put(id.key, kept, owner(), limits(pool));
+        let owner = owner();
+        session.store.put(id.key, record(&pin, &pool.members), owner, limits(pool));
+        if let Some(presented) = presented {
+            retire(session, pool, &presented, issued.is_some(), (owner, self.now));
+        }
+    }
+}
+
+/// How long a session id is still known after the app has issued another one for the same client: requests may be on
+/// their way with it.
+const RETIREMENT: u32 = 60;
+
+/// Lets go of what a pin was kept under before.
+fn retire(session: &SessionPins, pool: &Pool, before: &SessionId, is_replaced: bool, (owner, now): (Owner, u32)) {
+    if before.found_under != before.key {
+        session.store.remove(before.found_under);
+    }
+    if is_replaced
+        && pool.limits.idle_timeout > RETIREMENT
+        && let Some(known) = session.store.get(before.key)
+    {
+        let refreshed = now.saturating_sub(pool.limits.idle_timeout - RETIREMENT).min(known.refreshed);
+        session.store.put(before.key, Record { refreshed, ..known }, owner, limits(pool));
     }
 }
 

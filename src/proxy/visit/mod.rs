@@ -13,6 +13,9 @@ mod leave;
 mod next;
 
 #[cfg(test)]
+mod cases;
+
+#[cfg(test)]
 mod tests;
 
 pub(super) use leave::owner as pin_owner;
@@ -25,6 +28,7 @@ use http::HeaderMap;
 
 use super::affinity::{Opened, Pin, SessionId};
 use super::balance::newcomers::Newcomer;
+use crate::pins::{Owner, Record};
 use crate::telemetry::words::{PinVerdict, Placement, RehomeReason};
 
 /// A visit of one client.
@@ -44,6 +48,8 @@ pub(super) struct Visit {
     newcomer: Option<Newcomer>,
     /// The client's pin is taken away.
     is_released: bool,
+    /// What the store that replicas share had of the pin before they agreed to its move, and whose it is.
+    agreed: Option<(Record, Owner)>,
 }
 
 /// How a pin travels.

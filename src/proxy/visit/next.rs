@@ -101,7 +101,7 @@ impl Visit {
         };
         // A session that began before we knew of it: all its requests, through every replica, find one place.
         if let Some(presented) = self.presented()
-            && let Some(member) = heir_in_service(presented.pin_id, pool, None, tried)
+            && let Some(member) = place_of_unknown(presented.pin_id, pool, tried)
         {
             return new(member);
         }
@@ -122,9 +122,14 @@ impl Visit {
     /// the time the home has been away.
     fn is_hold_over(&self, pin: &Pin, pool: &Pool, now: Instant) -> bool {
         let hold = pool.settings.rehome.hold_home;
+        let backend = &pool.members[pin.home as usize].backend;
+        let away_for = backend.unavailable_for(now);
+        if backend.has_seen_outage_begin() {
+            // A detour that was noted before is of an earlier one.
+            return away_for >= hold;
+        }
         let since = pin.detour.map_or(self.now, |detour| detour.since);
-        let detoured_for = Duration::from_secs(u64::from(self.now.saturating_sub(since)));
-        detoured_for.max(pool.members[pin.home as usize].backend.unavailable_for(now)) >= hold
+        away_for.max(Duration::from_secs(u64::from(self.now.saturating_sub(since)))) >= hold
     }
 
     /// The home serves its client, who may be told that its session is gone.
@@ -192,7 +197,14 @@ impl Visit {
         let noted = detour.map(|detour| detour.to as usize).filter(|to| serves_pinned(pool, *to, tried));
         let heir = noted.or_else(|| match course {
             // From one drained backend to another it would only have to move again.
-            Course::Rehome { reason: RehomeReason::Drained, .. } => heir_in_service(pin_id, pool, home, tried),
+            Course::Rehome { reason: RehomeReason::Drained, .. } => {
+                let takes_over = |heir: &usize| {
+                    Some(*heir) != home
+                        && !tried.contains(*heir)
+                        && pool.members[*heir].backend.standing().is_available_for_new()
+                };
+                self.named_heir().filter(takes_over).or_else(|| heir_in_service(pin_id, pool, home, tried))
+            }
             _ => self.heir_of(pin_id, pool, home, tried),
         });
         match heir {
@@ -204,8 +216,7 @@ impl Visit {
     /// The backend that takes over: the one that the session id names, else one in service, or at least one that is only
     /// draining.
     pub(super) fn heir_of(&self, pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried) -> Option<usize> {
-        let named = self.presented().and_then(|presented| presented.heir).map(|heir| heir as usize);
-        named
+        self.named_heir()
             .filter(|heir| Some(*heir) != home && serves_pinned(pool, *heir, tried))
             .or_else(|| heir_in_service(pin_id, pool, home, tried))
             .or_else(|| {
@@ -214,6 +225,11 @@ impl Visit {
                     !tried.contains(index) && member.backend.standing().is_available_for_pinned()
                 })
             })
+    }
+
+    /// The heir that the session id names.
+    fn named_heir(&self) -> Option<usize> {
+        self.presented().and_then(|presented| presented.heir).map(|heir| heir as usize)
     }
 
     /// Who takes over when the backend that serves this request is lost: what `Stickpin-Heir` tells.
@@ -252,10 +268,26 @@ fn is_good_heir(member: &Member) -> bool {
 
 /// The best in the pin's own order among those in good health and with room, else among those that serve new clients at
 /// all.
-pub(super) fn heir_in_service(pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried) -> Option<usize> {
+fn heir_in_service(pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried) -> Option<usize> {
     let untried = |index: usize| !tried.contains(index);
     let members = &pool.members;
-    heir(pin_id, members, home, |index, member: &Member| untried(index) && is_good_heir(member)).or_else(|| {
-        heir(pin_id, members, home, |index, member| untried(index) && member.backend.standing().is_available_for_new())
+    let is_in_service =
+        |index: usize, member: &Member| untried(index) && member.backend.standing().is_available_for_new();
+    // Where there is one copy, whoever was told to keep it has it, in best health or not.
+    if pool.settings.sessions == Sessions::Backup {
+        return heir(pin_id, members, home, is_in_service);
+    }
+    heir(pin_id, members, home, |index, member| untried(index) && is_good_heir(member))
+        .or_else(|| heir(pin_id, members, home, is_in_service))
+}
+
+/// Where a session id that nobody knows hashes to: as a new client, not to somebody with as many as it may have.
+pub(super) fn place_of_unknown(pin_id: u64, pool: &Pool, tried: &Tried) -> Option<usize> {
+    let untried = |index: usize| !tried.contains(index);
+    let members = &pool.members;
+    heir(pin_id, members, None, |index, member: &Member| untried(index) && is_good_heir(member)).or_else(|| {
+        heir(pin_id, members, None, |index, member| {
+            untried(index) && !member.is_full() && member.backend.standing().is_available_for_new()
+        })
     })
 }

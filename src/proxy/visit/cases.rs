@@ -1,0 +1,259 @@
+//! Single cases that went wrong once, played without a socket.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use http::header::{COOKIE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
+
+use super::{Arrival, Destination, Next, Visit, pin_owner};
+use crate::config::Config;
+use crate::pool::{AdminState, Backend, Evidence, Failure, Registry, Thresholds};
+use crate::proxy::affinity::KeyRing;
+use crate::proxy::balance::{Balancer, Tried};
+use crate::proxy::snapshot::{Affinity, Lasting, Snapshot};
+use crate::telemetry::words::{DetourReason, Placement, RehomeReason};
+
+const ONCE: Thresholds = Thresholds { healthy_after: 1, unhealthy_after: 1 };
+const WALL: u32 = 1_800_000_000;
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const OLD: &str = "000102030405060708090a0b0c0d0e0f";
+const NEW: &str = "f0e1d2c3b4a5968778695a4b3c2d1e0f";
+
+struct Site {
+    lasting: Lasting,
+    snapshot: Snapshot,
+    now: Instant,
+    wall: u32,
+}
+
+fn snapshot(pool: &str, ring: &str, lasting: &Lasting, now: Instant) -> Snapshot {
+    let text = format!(
+        "listeners: [127.0.0.1:0]\npools: {{ shop: {{ {pool}, backends: [{{ name: app0, address: 127.0.0.1:20000 }}, \
+         {{ name: app1, address: 127.0.0.1:20001 }}, {{ name: app2, address: 127.0.0.1:20002 }}] }} }}"
+    );
+    let config = Config::parse("test.yaml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+    Snapshot::new(&config, &KeyRing::parse(ring).unwrap(), lasting, 1, now)
+}
+
+impl Site {
+    fn new(pool: &str) -> Self {
+        let lasting = Lasting::for_tests(&Arc::new(Registry::new(1)));
+        let now = Instant::now();
+        let snapshot = snapshot(pool, OLD, &lasting, now);
+        let site = Self { lasting, snapshot, now, wall: WALL };
+        for member in &site.snapshot.pools[0].members {
+            member.backend.observe(Evidence::ProbeOk, ONCE, now);
+        }
+        site
+    }
+
+    fn pass(&mut self, seconds: u32) {
+        self.now += Duration::from_secs(seconds.into());
+        self.wall += seconds;
+    }
+
+    fn backend(&self, member: usize) -> &Arc<Backend> {
+        &self.snapshot.pools[0].members[member].backend
+    }
+
+    fn observe(&self, member: usize, evidence: Evidence, unhealthy_after: u32) {
+        self.backend(member).observe(evidence, Thresholds { healthy_after: 1, unhealthy_after }, self.now);
+    }
+
+    fn go(&self, cookie: &str, tried: &Tried) -> (Visit, Destination, HeaderMap) {
+        let pool = &self.snapshot.pools[0];
+        let mut headers = HeaderMap::new();
+        if !cookie.is_empty() {
+            headers.insert(COOKIE, HeaderValue::from_str(cookie).unwrap());
+        }
+        let arrival = Arrival { client: &|| CLIENT, headers: &headers, path: "/", path_and_query: "/", now: self.wall };
+        let visit = Visit::begin(pool, true, arrival);
+        let mut balancer = Balancer::new(pool.settings.balance, &pool.members, 0);
+        let next = visit.next(pool, &mut balancer, tried, true, &mut Rng::with_seed(1), self.now);
+        let Next::Go(destination) = next else { panic!("{next:?}") };
+        (visit, destination, headers)
+    }
+
+    /// What `Proxy::finish` does.
+    fn end(
+        &self,
+        (mut visit, destination, request): (Visit, Destination, HeaderMap),
+        set: &str,
+        word: Option<&[u8]>,
+    ) -> (Destination, HeaderMap) {
+        let pool = &self.snapshot.pools[0];
+        visit.served(pool, &destination, || 42);
+        let mut reply = HeaderMap::new();
+        if !set.is_empty() {
+            reply.insert(SET_COOKIE, HeaderValue::from_str(set).unwrap());
+        }
+        let on_detour = matches!(destination.placement, Placement::Detour(_));
+        let begins = (on_detour || pool.looks_for_sessions())
+            && visit.begins_session(pool, &request, &reply, destination.member);
+        let is_pinned = visit.obey(pool, word, begins);
+        if is_pinned && on_detour && begins {
+            visit.settle(pool, destination.member);
+        }
+        visit.leave(pool, &mut reply, false, || pin_owner(CLIENT));
+        (destination, reply)
+    }
+
+    fn visit(&self, cookie: &str) -> (Destination, HeaderMap) {
+        self.end(self.go(cookie, &Tried::default()), "", None)
+    }
+}
+
+fn pair(reply: &HeaderMap) -> String {
+    reply.get(SET_COOKIE).unwrap().to_str().unwrap().split(';').next().unwrap().to_owned()
+}
+
+/// A note of an earlier detour, whose cause is long over, makes a home that is silent since a second "away too long".
+#[test]
+fn an_old_detour_does_not_end_the_hold_of_a_home_that_was_back_meanwhile() {
+    let mut site = Site::new("sessions: local");
+    let (first, reply) = site.visit("");
+    let (home, mut cookie) = (first.member, pair(&reply));
+    site.observe(home, Evidence::ProbeFailed(Failure::Silent), 1);
+    site.pass(2);
+    let (detour, reply) = site.visit(&cookie);
+    assert_eq!(detour.placement, Placement::Detour(DetourReason::Unreachable));
+    cookie = pair(&reply);
+    site.pass(3);
+    site.observe(home, Evidence::ProbeOk, 1); // back after five seconds
+    site.pass(11 * 60); // the client reads; the home serves the others
+    site.observe(home, Evidence::ProbeFailed(Failure::Silent), 1); // a hiccup
+    site.pass(1);
+    let (again, _) = site.visit(&cookie);
+    assert_eq!(again.placement, Placement::Detour(DetourReason::Unreachable), "lost: {:?}", again.session_lost);
+}
+
+const WEBLOGIC: &str =
+    "sessions: backup, affinity: { app_session: { cookie: SID, home_by: route_suffix, separator: '!' } }";
+
+/// Under `backup` only the secondary that the id names has the copy.
+#[test]
+fn a_drain_moves_a_backup_session_to_the_secondary_that_its_id_names() {
+    let mut site = Site::new(WEBLOGIC);
+    site.backend(0).set_admin_state(AdminState::Draining, None, site.now);
+    site.pass(3600);
+    for number in 0..40 {
+        for heir in [1, 2] {
+            let (to, _) = site.visit(&format!("SID=id{number}!app0!app{heir}"));
+            assert_eq!((to.placement, to.member), (Placement::Rehomed(RehomeReason::Drained), heir));
+        }
+    }
+}
+
+/// Where the heir of the last request is suspect or has reached its `max_pins`, it still is the only one with the copy.
+#[test]
+fn under_backup_a_suspect_heir_still_has_the_only_copy() {
+    let site = Site::new("sessions: backup");
+    let (first, reply) = site.visit("");
+    let cookie = pair(&reply);
+    let (visit, ..) = site.go(&cookie, &Tried::default());
+    let told = visit.heir(&site.snapshot.pools[0], first.member).unwrap(); // Stickpin-Heir
+    site.observe(told, Evidence::TrafficFailed(Failure::Silent), 3); // suspect: still available
+    site.observe(first.member, Evidence::ProbeFailed(Failure::Refused), 1);
+    assert_eq!(site.visit(&cookie).0.member, told);
+}
+
+/// With `prefix`, a reply that releases the pin and sets the cookie anew leaves the client without a home's name.
+#[test]
+fn a_released_prefix_is_not_put_in_front_again() {
+    let site = Site::new("sessions: local, affinity: { app_session: { cookie: SID, home_by: prefix } }");
+    for set in ["SID=new; Path=/", "SID=same; Path=/"] {
+        let (_, reply) = site.end(site.go("SID=app1~same", &Tried::default()), set, Some(b"release"));
+        assert!(!pair(&reply).contains('~'), "still pinned: {}", pair(&reply));
+    }
+}
+
+/// A key is rotated on top; the app ends the pin of a session that was learned before.
+#[test]
+fn a_pin_learned_under_an_older_key_can_be_released() {
+    let pool = "sessions: local, affinity: { app_session: { cookie: SID } }";
+    for uses in [0, 1] {
+        let mut site = Site::new(pool);
+        site.end(site.go("", &Tried::default()), "SID=abc; Path=/", None);
+        site.snapshot = snapshot(pool, &format!("{NEW}\n{OLD}\n"), &site.lasting, site.now);
+        (0..uses).for_each(|_| {
+            site.visit("SID=abc");
+        });
+        site.end(site.go("SID=abc", &Tried::default()), "", Some(b"release"));
+        let (visit, ..) = site.go("SID=abc", &Tried::default());
+        assert_eq!(visit.pin(), None, "after {uses} visits with the new key");
+    }
+}
+
+/// What is asked of the shared store is the id that the visit goes on with.
+#[test]
+fn the_key_that_is_asked_for_is_that_of_the_presented_id() {
+    let mut site = Site::new("sessions: local, affinity: { app_session: { cookie: SID, idle_timeout: 60s } }");
+    site.end(site.go("", &Tried::default()), "SID=b; Path=/", None);
+    site.pass(61); // b is expired here, and may be in use at another replica
+    let (visit, _, headers) = site.go("SID=a; SID=b", &Tried::default());
+    let Affinity::AppSession(session) = &site.snapshot.pools[0].affinity else { panic!() };
+    let asked: Vec<_> = session.unknown(&headers, "/").into_iter().map(|(id, key, _)| (id.key, key)).collect();
+    assert_eq!(asked.len(), 2, "both ids, each under its own key");
+    assert!(asked.iter().all(|(of_id, key)| of_id == key) && asked[1].1 == visit.presented().unwrap().key);
+}
+
+/// `max_pins` caps new clients, and a stale cookie of yesterday is one.
+#[test]
+fn an_unknown_session_id_is_no_way_around_max_pins() {
+    let text = "listeners: [127.0.0.1:0]\npools: { shop: { affinity: { app_session: { cookie: SID } }, backends: [{ name: \
+                app0, address: 127.0.0.1:20000, max_pins: 1 }] } }";
+    let lasting = Lasting::for_tests(&Arc::new(Registry::new(1)));
+    let config = Config::parse("test.yaml", text).unwrap_or_else(|problems| panic!("{problems}"));
+    let now = Instant::now();
+    let snapshot = Snapshot::new(&config, &KeyRing::parse(OLD).unwrap(), &lasting, 1, now);
+    snapshot.pools[0].members[0].backend.observe(Evidence::ProbeOk, ONCE, now);
+    snapshot.pools[0].members[0].backend.set_active_pins(1);
+    for cookie in ["", "SID=yesterday"] {
+        let pool = &snapshot.pools[0];
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, HeaderValue::from_static(cookie));
+        let arrival = Arrival { client: &|| CLIENT, headers: &headers, path: "/", path_and_query: "/", now: WALL };
+        let visit = Visit::begin(pool, true, arrival);
+        let mut balancer = Balancer::new(pool.settings.balance, &pool.members, 0);
+        let next = visit.next(pool, &mut balancer, &Tried::default(), true, &mut Rng::with_seed(1), now);
+        assert_eq!(next, Next::Nobody, "{cookie:?}");
+    }
+}
+
+/// A refresh that falls on a detour must not take the home's new life: then the loss is never said.
+#[test]
+fn a_detour_does_not_swallow_that_the_home_was_restarted() {
+    let mut site = Site::new("sessions: local, health: { http: { path: /, instance_header: X-I } }");
+    (0..3).for_each(|member| {
+        site.backend(member).set_instance(11);
+    });
+    let (first, reply) = site.visit("");
+    let mut cookie = pair(&reply);
+    site.pass(600); // due for a refresh
+    site.backend(first.member).set_instance(13);
+    let mut tried = Tried::default();
+    tried.insert(first.member); // one connect failed
+    let (detour, reply) = site.end(site.go(&cookie, &tried), "", None);
+    assert_eq!(detour.placement, Placement::Detour(DetourReason::ConnectFailed));
+    if reply.contains_key(SET_COOKIE) {
+        cookie = pair(&reply);
+    }
+    assert_eq!(site.visit(&cookie).0.session_lost, Some(RehomeReason::Gone));
+}
+
+/// A login gives the session another id; the client is still one.
+#[test]
+fn a_client_whose_session_id_changes_at_login_is_counted_once() {
+    let mut site = Site::new("sessions: local, affinity: { app_session: { cookie: SID } }");
+    let (first, _) = site.end(site.go("", &Tried::default()), "SID=before; Path=/", None);
+    site.end(site.go("SID=before", &Tried::default()), "SID=after; Path=/", None);
+    site.pass(61);
+    site.visit("SID=after");
+    let Affinity::AppSession(session) = &site.snapshot.pools[0].affinity else { panic!() };
+    let counts = session.store.count_by_home(|record| site.wall - record.refreshed <= 1800);
+    assert_eq!(counts[&site.backend(first.member).stable_hash()], 1);
+}
