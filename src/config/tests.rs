@@ -742,3 +742,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_bound_of_clients_has_no_place_where_a_key_decides() {
+    let text = "listeners: [127.0.0.1:0]\npools:\n  p:\n    affinity: { hash: { keys: [path] } }\n    backends:\n      \
+                - { name: a, address: 127.0.0.1:1, max_pins: 5 }";
+    let problems = Config::parse("app.yaml", text).unwrap_err().to_string();
+    assert!(
+        problems.contains("expected no max_pins, because a key decides where a request goes; a has one"),
+        "{problems}"
+    );
+}

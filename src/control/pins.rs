@@ -30,12 +30,12 @@ pub(super) fn count(snapshot: &Snapshot, now: Instant, wall_seconds: u32) {
         }
         // Without pins, requests under way are all there is to wait for.
         pool.members.iter().for_each(|member| member.backend.note_drain_progress(pool.active_for(), now));
-        assign_roles(pool);
+        assign_roles(pool, wall_seconds);
     }
 }
 
 /// Says who gives clients away, and who takes them; logged when it begins and when it ends.
-fn assign_roles(pool: &Pool) {
+fn assign_roles(pool: &Pool, wall_seconds: u32) {
     let loads: Vec<Load> = pool
         .members
         .iter()
@@ -52,7 +52,7 @@ fn assign_roles(pool: &Pool) {
     let was_uneven = loads.iter().any(|load| load.role == Role::Sheds);
     let is_uneven = roles.contains(&Role::Sheds);
     for (member, role) in pool.members.iter().zip(roles) {
-        member.backend.set_role(role);
+        member.backend.set_role(role, wall_seconds);
     }
     if was_uneven != is_uneven {
         let pins: Vec<_> = loads.iter().map(|load| load.active_pins).collect();

@@ -64,6 +64,8 @@ pub struct Backend {
     instance: AtomicU32,
     /// What evening out makes of it; see [`super::rebalance`].
     role: AtomicU8,
+    /// Since when it sheds, in seconds of the wall clock.
+    sheds_since: AtomicU32,
     /// Since when its pinned clients cannot be served, as [`Backend::drain_since`] counts; 0 while they can.
     unavailable_since: AtomicU64,
     /// It has been in good health since the process began.
@@ -171,6 +173,7 @@ impl Backend {
             active_pins: AtomicU64::new(0),
             instance: AtomicU32::new(0),
             role: AtomicU8::new(Role::Settled as u8),
+            sheds_since: AtomicU32::new(0),
             unavailable_since: AtomicU64::new(0),
             was_healthy: AtomicBool::new(false),
             pins: (0..workers).map(|_| OnceLock::new()).collect(),
@@ -310,9 +313,17 @@ impl Backend {
         }
     }
 
-    /// Set by whoever counts pins.
-    pub fn set_role(&self, role: Role) {
+    /// Since when it sheds, in seconds of the wall clock.
+    pub fn sheds_since(&self) -> u32 {
+        self.sheds_since.load(Ordering::Relaxed)
+    }
+
+    /// Set by whoever counts pins; `now` in seconds of the wall clock.
+    pub fn set_role(&self, role: Role, now: u32) {
         // Relaxed: a request that sees it a moment late loses nothing.
+        if role == Role::Sheds && self.role() != Role::Sheds {
+            self.sheds_since.store(now, Ordering::Relaxed);
+        }
         self.role.store(role as u8, Ordering::Relaxed);
     }
 

@@ -38,57 +38,25 @@ pub(super) struct Request<'a> {
     pub(super) pool: usize,
 }
 
-/// How a request ended, if it did not fail.
-#[expect(clippy::large_enum_variant, reason = "nearly every request is served, and a box for each would cost more")]
-pub(super) enum Outcome {
-    /// A backend replies.
-    Served(Served),
-    /// Nobody was asked: the client is told that its session is lost, and leaves with the pin that says where it begins
-    /// anew.
-    SessionLost(Visit),
-}
-
 /// A reply, and what it takes to pass it on.
 pub(super) struct Served {
     pub(super) head: ReplyHead,
     pub(super) exchange: Box<Exchange>,
     pub(super) slot: Slot,
-    pub(super) pool: usize,
-    pub(super) visit: Visit,
     /// Where it was served.
     pub(super) destination: Destination,
 }
 
 impl Proxy {
-    /// Tries backends until one replies.
+    /// Tries backends until one replies; `None` when nobody is asked, because the client is told that its session is lost and
+    /// leaves with the pin that says where it begins anew.
     pub(super) async fn attempt(
-        &self,
-        request: &Request<'_>,
-        mut visit: Visit,
-        body: RequestBody,
-        journal: &mut Journal,
-    ) -> Result<Outcome, ProxyError> {
-        match self.attempt_until_served(request, &mut visit, body, journal).await {
-            Ok(Some((begun, slot, destination))) => {
-                let Begun { head, exchange, .. } = begun;
-                Ok(Outcome::Served(Served { head, exchange, slot, pool: request.pool, visit, destination }))
-            }
-            Ok(None) => Ok(Outcome::SessionLost(visit)),
-            Err(error) => {
-                visit.take_back(request.view.pool(request.pool));
-                Err(error)
-            }
-        }
-    }
-
-    /// As [`Proxy::attempt`]; `None` when nobody is asked, because the client is told that its session is lost.
-    async fn attempt_until_served(
         &self,
         request: &Request<'_>,
         visit: &mut Visit,
         mut body: RequestBody,
         journal: &mut Journal,
-    ) -> Result<Option<(Begun, Slot, Destination)>, ProxyError> {
+    ) -> Result<Option<Served>, ProxyError> {
         let pool = request.view.pool(request.pool);
         let local = request.view.local(request.pool);
         let retry = pool.settings.retry;
@@ -150,7 +118,8 @@ impl Proxy {
                 Ok((begun, slot)) => {
                     passage.open();
                     self.note_success(request, &destination, visit, &begun, journal);
-                    return Ok(Some((begun, slot, destination)));
+                    let Begun { head, exchange, .. } = begun;
+                    return Ok(Some(Served { head, exchange, slot, destination }));
                 }
                 Err((error, unsent)) => {
                     journal.bytes_in = unsent.received();

@@ -56,7 +56,7 @@ use crate::config::Sessions;
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::words::Placement;
 use accept::request::{Target, check};
-use attempts::{Outcome, Served};
+use attempts::Served;
 use client_connection::{ClientConnection, Tunnel};
 use deadline::Deadlines;
 use error::ProxyError;
@@ -94,8 +94,8 @@ impl Proxy {
             journal.keep_line(SystemTime::now(), client.origin.client(&parts.headers), &parts);
         }
         match self.place_and_send(&view, &client, &parts, body, &mut journal).await {
-            Ok(Outcome::Served(served)) => self.finish(&view, &client, &parts, served, journal),
-            Ok(Outcome::SessionLost(visit)) => tell_session_lost(&view, &client, &parts, &visit, journal),
+            Ok((visit, Some(served))) => self.finish(&view, &client, &parts, (visit, served), journal),
+            Ok((visit, None)) => tell_session_lost(&view, &client, &parts, &visit, journal),
             Err(error) => refuse(&error, journal, &client),
         }
     }
@@ -107,7 +107,7 @@ impl Proxy {
         parts: &Parts,
         body: Incoming,
         journal: &mut Journal,
-    ) -> Result<Outcome, ProxyError> {
+    ) -> Result<(Visit, Option<Served>), ProxyError> {
         let target =
             client.begin_request(|raw| check(parts, !body.is_end_stream(), raw)).map_err(ProxyError::BadRequest)?;
         let route = view.snapshot.routes.find(target.host, target.path).ok_or(ProxyError::NoRoute)?;
@@ -132,12 +132,17 @@ impl Proxy {
         }
         let body = RequestBody::new(body, pool.settings.retry.body_limit);
         let request = attempts::Request { view, client, parts, target, pool: route.pool };
-        match pool.settings.timeouts.request {
-            None => self.attempt(&request, visit, body, journal).await,
-            Some(limit) => match tokio::time::timeout(limit, self.attempt(&request, visit, body, journal)).await {
-                Ok(served) => served,
-                Err(_) => Err(ProxyError::RequestTimeout),
-            },
+        let attempt = self.attempt(&request, &mut visit, body, journal);
+        let served = match pool.settings.timeouts.request {
+            None => attempt.await,
+            Some(limit) => tokio::time::timeout(limit, attempt).await.unwrap_or(Err(ProxyError::RequestTimeout)),
+        };
+        match served {
+            Ok(served) => Ok((visit, served)),
+            Err(error) => {
+                visit.take_back(pool);
+                Err(error)
+            }
         }
     }
 
@@ -147,10 +152,12 @@ impl Proxy {
         view: &Rc<View>,
         client: &Rc<ClientConnection>,
         parts: &Parts,
-        served: Served,
+        (mut visit, served): (Visit, Served),
         mut journal: Journal,
     ) -> Response<ReplyBody> {
-        let Served { head, exchange, slot, pool, mut visit, destination } = served;
+        let Served { head, exchange, slot, destination } = served;
+        // A reply only comes from a pool that was found.
+        let pool = journal.pool.unwrap_or_default();
         let settings = &view.pool(pool).settings;
         let is_switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         journal.status = Some(head.status.as_u16());

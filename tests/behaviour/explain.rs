@@ -82,3 +82,40 @@ async fn an_affinity_key_is_explained() {
     }
     assert_eq!(explain(&mut admin, json!({})).await["placement"], "refused");
 }
+
+#[tokio::test]
+async fn the_text_of_a_claim_is_explained_as_one() {
+    let backends = processes(["red", "green", "blue"]);
+    let shop = Shop::of(backends.iter().map(|backend| backend.yaml()));
+    let keys = "affinity: { hash: { keys: [{ jwt_claim: sub }, client_address] } }";
+    let stickpin = shop.pool(keys).open().await;
+    let mut admin = stickpin.admin();
+    let mut places = std::collections::HashSet::new();
+    for user in 0..20 {
+        let told = explain(&mut admin, json!({ "key": format!("user{user}") })).await;
+        assert_eq!(told["pin"]["age_seconds"], Value::Null, "a key has no age: {told}");
+        places.insert(told["to"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(places.len(), 3, "each by its own claim, not by the address");
+}
+
+#[tokio::test]
+async fn a_full_pool_and_a_policy_that_refuses_are_explained() {
+    let mut backends = processes(["red"]);
+    let capped = format!("{{ name: red, address: \"{}\", max_pins: 1 }}", backends[0].address());
+    let shop = Shop::of([capped]).pool("rehome: { when: { gone: refuse } }");
+    let stickpin = shop.open().await;
+    let mut client = client_at(&stickpin, "red").await;
+    let mut admin = stickpin.admin();
+    let told = explain(&mut admin, json!({})).await;
+    assert!(told["summary"].as_str().unwrap().contains("max_pins"), "{told}");
+    assert_eq!(admin.backend("shop", "red").await["max_pins"], 1);
+
+    backends[0].kill();
+    until_gone(&mut admin, "red").await;
+    let token = client.cookies.value("stickpin").unwrap().to_owned();
+    let told = explain(&mut admin, json!({ "cookie": token })).await;
+    assert_eq!(told["placement"], "refused", "{told}");
+    assert!(!told["summary"].as_str().unwrap().contains("takes over"), "{told}");
+    assert_eq!(client.get("/whoami").await.unwrap().status, 503);
+}

@@ -82,6 +82,14 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         Affinity::Hash(_) | Affinity::Off => Balance::TwoChoices,
     };
     let names_in_ids = NamesInIds::of(&affinity);
+    let backends = backends(report, &at.key("backends"), yaml.backends, names_in_ids);
+    if matches!(affinity, Affinity::Hash(_))
+        && let Some(capped) = backends.iter().find(|backend| backend.max_pins.is_some())
+    {
+        let message =
+            format!("expected no max_pins, because a key decides where a request goes; {} has one", capped.name);
+        report.wrong(&at.key("backends"), message);
+    }
     let rebalance = rebalance(report, &at.key("rebalance"), yaml.rebalance, &affinity);
     Pool {
         name: name.into(),
@@ -95,7 +103,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         health: health(report, &at.key("health"), yaml.health),
         retry: retry(yaml.retry.or(yaml::Retry::default())),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
-        backends: backends(report, &at.key("backends"), yaml.backends, names_in_ids),
+        backends,
     }
 }
 

@@ -8,6 +8,8 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +19,8 @@ use super::view::Now;
 use super::{Context, find_pool};
 use crate::clock::unix_seconds;
 use crate::config::{self, Affinity, HomeBy, KeySource, SessionSource, TokenSource};
-use crate::pool::{AdminState, Health};
+use crate::pool::sessions::HomeState;
+use crate::pool::{AdminState, Health, Member};
 use crate::proxy::affinity::Pin;
 use crate::proxy::snapshot::Pool;
 use crate::proxy::visit::{Answer, Explanation, Question, explain};
@@ -72,10 +75,10 @@ pub(super) struct ExplainedPin {
     home: String,
     /// What is the matter with that.
     home_state: &'static str,
-    /// Seconds since it was made.
-    age_seconds: u32,
-    /// Seconds since it was last known to be in use.
-    idle_seconds: u32,
+    /// Seconds since it was made; `null` where nobody keeps that.
+    age_seconds: Option<u32>,
+    /// Seconds since it was last known to be in use; `null` where nobody keeps that.
+    idle_seconds: Option<u32>,
     /// Where its client is served while the home is out of reach.
     detour: Option<String>,
     /// Whether the home has been restarted since.
@@ -117,6 +120,11 @@ fn request(pool: &Pool, question: &ExplainQuestion) -> Result<Question, ApiError
     }
     let affinity = &pool.settings.affinity;
     if let Some(cookie) = &question.cookie {
+        if !matches!(affinity, Affinity::Cookie(_)) && !cookie.contains('=') {
+            return Err(refused(
+                "cookie: the pool does not pin by our cookie; give a whole Cookie header, or session_id or key",
+            ));
+        }
         let line = match affinity {
             // A token has no equals sign within, a `Cookie` header has.
             Affinity::Cookie(settings) if !cookie.contains('=') => format!("{}={cookie}", settings.name),
@@ -146,9 +154,11 @@ fn request(pool: &Pool, question: &ExplainQuestion) -> Result<Question, ApiError
             KeySource::Header(name) => put(&mut headers, name.clone(), key)?,
             KeySource::Cookie(name) => put(&mut headers, header::COOKIE, &format!("{name}={key}"))?,
             KeySource::QueryParameter(name) => put_query(&mut path_and_query, name, key),
-            KeySource::JwtClaim { token: TokenSource::Header(name), .. } => put(&mut headers, name.clone(), key)?,
-            KeySource::JwtClaim { token: TokenSource::Cookie(name), .. } => {
-                put(&mut headers, header::COOKIE, &format!("{name}={key}"))?;
+            KeySource::JwtClaim { claim, token: TokenSource::Header(name) } => {
+                put(&mut headers, name.clone(), &format!("Bearer {}", token(claim, key)))?;
+            }
+            KeySource::JwtClaim { claim, token: TokenSource::Cookie(name) } => {
+                put(&mut headers, header::COOKIE, &format!("{name}={}", token(claim, key)))?;
             }
             KeySource::Path | KeySource::ClientAddress { .. } => {
                 return Err(refused("key: the pool's first one is asked about by path or client"));
@@ -157,6 +167,12 @@ fn request(pool: &Pool, question: &ExplainQuestion) -> Result<Question, ApiError
     }
     let client = question.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     Ok(Question { client, headers, path_and_query })
+}
+
+/// A token that says this. Nobody verifies it.
+fn token(claim: &str, value: &str) -> String {
+    let claims = serde_json::json!({ claim: value }).to_string();
+    format!("{}.{}.", URL_SAFE_NO_PAD.encode("{}"), URL_SAFE_NO_PAD.encode(claims))
 }
 
 fn put_query(path_and_query: &mut String, name: &str, value: &str) {
@@ -175,7 +191,7 @@ fn view(pool: &Pool, explanation: &Explanation, now: u32) -> ExplainView {
     let (to, placement, session_lost) = match explanation.course {
         Answer::Go { to, placement, session_lost } => (Some(to), Some(placement), session_lost),
         Answer::Refuse => (None, Some(Placement::Refused), None),
-        Answer::Wait | Answer::Nobody | Answer::Balanced => (None, None, None),
+        Answer::Wait { .. } | Answer::Nobody | Answer::Balanced => (None, None, None),
     };
     ExplainView {
         pool: pool.settings.name.to_string(),
@@ -184,8 +200,8 @@ fn view(pool: &Pool, explanation: &Explanation, now: u32) -> ExplainView {
             id: format!("{:016x}", pin.id),
             home: name(pin.home as usize),
             home_state: explanation.home_state.map_or("", |state| state.as_str()),
-            age_seconds: now.saturating_sub(pin.issued),
-            idle_seconds: now.saturating_sub(pin.refreshed),
+            age_seconds: has_times(pool).then_some(now.saturating_sub(pin.issued)),
+            idle_seconds: has_times(pool).then_some(now.saturating_sub(pin.refreshed)),
             detour: pin.detour.map(|detour| name(detour.to as usize)),
             is_another_instance: explanation.is_another_instance,
         }),
@@ -202,7 +218,8 @@ fn view(pool: &Pool, explanation: &Explanation, now: u32) -> ExplainView {
 fn summary(pool: &Pool, explanation: &Explanation, now: u32) -> String {
     let mut lines = vec![presented(pool, explanation)];
     lines.extend(explanation.pin.map(|pin| pinned(pool, explanation, &pin, now)));
-    if let Some(heir) = explanation.heir {
+    let is_lost = matches!(explanation.home_state, Some(HomeState::Gone | HomeState::HoldOver | HomeState::Removed));
+    if let Some(heir) = explanation.heir.filter(|_| !is_lost) {
         lines.push(format!("Should its home be lost, {} takes over.", pool.members[heir].backend.id().name));
     }
     lines.push(course(pool, explanation));
@@ -222,7 +239,8 @@ fn presented(pool: &Pool, explanation: &Explanation) -> String {
             Affinity::AppSession(settings) if settings.home_by == HomeBy::Learn => {
                 "none: there is no session id, or one that nobody has learned yet.".to_owned()
             }
-            _ => format!("none: there is no {what}, or it names no home."),
+            Affinity::AppSession(_) => "none: there is no session id, or it names no home.".to_owned(),
+            _ => format!("none: there is no {what}."),
         },
         Some(PinVerdict::Valid) => format!("valid: the {what} is good."),
         Some(PinVerdict::OldKey) => format!("old_key: the {what} is good, under a key that no longer signs."),
@@ -245,8 +263,7 @@ fn pinned(pool: &Pool, explanation: &Explanation, pin: &Pin, now: u32) -> String
         text.push_str(&format!(" (health {}, admin state {})", standing.health.as_str(), standing.admin.as_str()));
     }
     text.push('.');
-    // Pins that follow from the request have no age.
-    if !matches!(pool.settings.affinity, Affinity::Hash(_)) {
+    if has_times(pool) {
         let (age, idle) = (written(now.saturating_sub(pin.issued)), written(now.saturating_sub(pin.refreshed)));
         text.push_str(&format!(" It was made {age} ago and last noted in use {idle} ago."));
     }
@@ -272,7 +289,7 @@ fn course(pool: &Pool, explanation: &Explanation) -> String {
             let lost = session_lost.map_or("", |_| " The session is lost, and that is said.");
             match placement {
                 Placement::Kept => format!("A request goes home to {to}.{lost}"),
-                Placement::New => format!("A request goes to {to}, where its session id hashes to."),
+                Placement::New => format!("A request goes to {to}, where that session id hashes to."),
                 Placement::Detour(reason) => {
                     format!("A request takes a detour to {to} ({}){because}; the pin stays.{lost}", reason.as_str())
                 }
@@ -285,13 +302,27 @@ fn course(pool: &Pool, explanation: &Explanation) -> String {
                 Placement::Refused | Placement::Unpinned => format!("A request goes to {to}."),
             }
         }
-        Answer::Wait => {
+        Answer::Wait { then_refused } => {
             let wait = config::written(pool.settings.rehome.wait);
-            format!("A request waits up to {wait} for its home, and is then placed as the pool says.")
+            let then = if then_refused { "refused" } else { "served elsewhere" };
+            format!("A request waits up to {wait} for its home, and is then {then}.")
         }
         Answer::Refuse => "A request is refused: the pool's settings say so.".to_owned(),
+        Answer::Nobody if pool.members.iter().any(Member::is_full) && explanation.pin.is_none() => {
+            "A request is answered with 503: every backend has as many clients as it may (max_pins), or is away."
+                .to_owned()
+        }
         Answer::Nobody => "A request is answered with 503: no backend could serve it.".to_owned(),
         Answer::Balanced => format!("A request is balanced by {}.", pool.settings.balance),
+    }
+}
+
+/// Whether it is known when a pin was made and used: not where it follows from the request.
+fn has_times(pool: &Pool) -> bool {
+    match &pool.settings.affinity {
+        Affinity::Cookie(_) => true,
+        Affinity::AppSession(settings) => settings.home_by == HomeBy::Learn,
+        Affinity::Off | Affinity::Hash(_) => false,
     }
 }
 

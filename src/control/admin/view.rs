@@ -213,6 +213,9 @@ pub(super) struct BackendView {
     admin_state: AdminStateView,
     /// Clients that used their pin here within the idle timeout.
     active_pins: u64,
+    /// Most of them with which it still gets new clients, where the file has a bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_pins: Option<u64>,
     /// Requests sent whose reply has not fully ended.
     in_flight: u32,
     /// Seconds since `health` changed.
@@ -237,6 +240,7 @@ impl BackendView {
             health: standing.health.into(),
             admin_state: standing.admin.into(),
             active_pins: backend.active_pins(),
+            max_pins: member.max_pins,
             in_flight: backend.in_flight(),
             changed_seconds_ago: now.monotonic.saturating_duration_since(backend.health_changed_at()).as_secs(),
             memory: (standing.health == Health::Unhealthy).then(|| standing.memory.into()),

@@ -19,7 +19,7 @@ impl Visit {
             Affinity::AppSession(session) if !route_has_affinity && session.home_by == HomeBy::Prefix => {
                 let ids = (arrival.headers, arrival.path_and_query);
                 let presented = session.open(ids, &pool.members, arrival.now).0;
-                (Carrier::Session { presented, issued: None }, None)
+                (Carrier::session(presented), None)
             }
             _ if !route_has_affinity => (Carrier::Cookie, None),
             Affinity::Off => (Carrier::Cookie, None),
@@ -30,7 +30,7 @@ impl Visit {
             Affinity::AppSession(session) => {
                 let (presented, opened) =
                     session.open((arrival.headers, arrival.path_and_query), &pool.members, arrival.now);
-                (Carrier::Session { presented, issued: None }, Some(opened))
+                (Carrier::session(presented), Some(opened))
             }
             Affinity::Hash(hash) => follow_key(hash, pool, &arrival),
         };
@@ -41,22 +41,13 @@ impl Visit {
             Some(Opened::Valid(pin) | Opened::OldKey(pin)) => Some(pin.id),
             Some(Opened::UnknownBackend(orphan)) => Some(orphan.id),
             None => None,
-            Some(Opened::None | Opened::Expired | Opened::Forged) => match carrier {
+            Some(Opened::None | Opened::Expired | Opened::Forged) => match &carrier {
                 // Not pinned yet; if it will be, then by this.
-                Carrier::Session { presented, .. } => presented.map(|presented| presented.pin_id),
+                Carrier::Session(session) => session.presented.map(|presented| presented.pin_id),
                 Carrier::Cookie | Carrier::Hash | Carrier::KeyMissing => None,
             },
         };
-        Self {
-            opened,
-            carrier,
-            now: arrival.now,
-            leaves_with: None,
-            pin_id,
-            newcomer,
-            is_released: false,
-            agreed: None,
-        }
+        Self { opened, carrier, now: arrival.now, leaves_with: None, pin_id, newcomer, is_released: false }
     }
 
     /// What to ask the store that all replicas share about: sessions that are not known here, or were not used here for too
@@ -91,7 +82,7 @@ impl Visit {
             None
         };
         let Ok(Some((id, record, is_old))) = timeout(session.store.lookup_timeout(), ask).await else { return };
-        self.carrier = Carrier::Session { presented: Some(id), issued: None };
+        self.carrier = Carrier::session(Some(id));
         self.opened = Some(match session.opened(&record, self.now) {
             Opened::Valid(pin) if is_old => Opened::OldKey(pin),
             opened => opened,
@@ -104,8 +95,8 @@ impl Visit {
 
     /// The id that the request carried.
     pub(super) fn presented(&self) -> Option<SessionId> {
-        match self.carrier {
-            Carrier::Session { presented, .. } => presented,
+        match &self.carrier {
+            Carrier::Session(session) => session.presented,
             Carrier::Cookie | Carrier::Hash | Carrier::KeyMissing => None,
         }
     }

@@ -11,6 +11,7 @@ use super::next::place_of_unknown;
 use super::{Arrival, Carrier, Next, Visit, pin_owner};
 use crate::config::Balance;
 use crate::pool::sessions::HomeState;
+use crate::pool::{AdminState, Health, Member};
 use crate::proxy::affinity::{Opened, Pin};
 use crate::proxy::balance::{Balancer, Tried};
 use crate::proxy::snapshot::Pool;
@@ -58,8 +59,11 @@ pub enum Answer {
         /// The session would be said to be lost, for this reason.
         session_lost: Option<RehomeReason>,
     },
-    /// It would wait for its home, then be asked about again.
-    Wait,
+    /// It would wait for its home; then it would be refused, or served elsewhere.
+    Wait {
+        /// The pool's policy is to refuse it then.
+        then_refused: bool,
+    },
     /// The pool's policy is to refuse it.
     Refuse,
     /// Nobody could serve it.
@@ -112,21 +116,31 @@ impl Visit {
         let (mut balancer, mut rng) = (Balancer::new(Balance::Random, &pool.members, 0), Rng::with_seed(0));
         match self.next(pool, &mut balancer, &Tried::default(), pool.settings.rehome.wait.is_zero(), &mut rng, now) {
             Next::Go(to) => Answer::Go { to: to.member, placement: to.placement, session_lost: to.session_lost },
-            Next::Wait { .. } => Answer::Wait,
+            Next::Wait { .. } => {
+                let after = self.next(pool, &mut balancer, &Tried::default(), true, &mut rng, now);
+                Answer::Wait { then_refused: after == Next::Refuse }
+            }
             Next::Refuse => Answer::Refuse,
             Next::Nobody => Answer::Nobody,
         }
     }
 
     fn course_of_new(&self, pool: &Pool) -> Answer {
-        let known_by = match self.carrier {
+        let known_by = match &self.carrier {
             Carrier::KeyMissing => return Answer::Refuse,
-            Carrier::Session { presented, .. } => presented.map(|presented| presented.pin_id),
+            Carrier::Session(session) => session.presented.map(|presented| presented.pin_id),
             Carrier::Cookie | Carrier::Hash => None,
         };
         match known_by.and_then(|id| place_of_unknown(id, pool, &Tried::default())) {
             Some(to) => Answer::Go { to, placement: Placement::New, session_lost: None },
+            None if !pool.members.iter().any(|member| !member.is_full() && serves_new(member)) => Answer::Nobody,
             None => Answer::Balanced,
         }
     }
+}
+
+/// Whether new clients can be placed here, if need be.
+fn serves_new(member: &Member) -> bool {
+    let standing = member.backend.standing();
+    standing.health != Health::Unhealthy && standing.admin != AdminState::Disabled
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderValue, header};
 use siphasher::sip::SipHasher13;
 
-use super::{Carrier, Destination, Moved, Visit};
+use super::{BySession, Carrier, Destination, Moved, Visit};
 use crate::config::{HomeBy, PinOn};
 use crate::pins::{self, Owner, Record};
 use crate::proxy::affinity::session_pins::{SessionId, SessionPins, record};
@@ -60,13 +60,13 @@ impl Visit {
         let asks_to_keep = word.is_some_and(|word| word.eq_ignore_ascii_case(b"keep"));
         let is_new = opened.pin().is_none() && !matches!(opened, Opened::UnknownBackend(_));
         let is_early = is_new
-            && match (&pool.affinity, self.carrier) {
+            && match (&pool.affinity, &self.carrier) {
                 (Affinity::Cookie(cookie), _) => {
                     cookie.pin_on == PinOn::SessionStart && !asks_to_keep && !begins_session
                 }
                 // Without an id there is nothing to pin by; one that nobody knows is pinned when the app asks for it.
-                (_, Carrier::Session { presented, issued }) => {
-                    issued.is_none() && !(asks_to_keep && presented.is_some())
+                (_, Carrier::Session(session)) => {
+                    session.issued.is_none() && !(asks_to_keep && session.presented.is_some())
                 }
                 _ => true,
             };
@@ -96,7 +96,8 @@ impl Visit {
         let Affinity::AppSession(session) = &pool.affinity else {
             return app_cookie::begins_session(pool.settings.session_cookie.as_deref(), request, reply, self.now);
         };
-        let Carrier::Session { presented, issued } = &mut self.carrier else { return false };
+        let Carrier::Session(by_session) = &mut self.carrier else { return false };
+        let BySession { presented, issued, .. } = &mut **by_session;
         let Some(id) = session.reader.id_of_reply(reply, self.now) else {
             // The app has ended the session: so does its pin.
             if session.reader.ended(reply, self.now) {
@@ -147,7 +148,7 @@ impl Visit {
 
     /// The client began a session where it was only on a detour: that is its home now.
     pub(in crate::proxy) fn settle(&mut self, pool: &Pool, member: usize) -> Option<Moved> {
-        let pin = self.pin().filter(|_| self.carrier != Carrier::Hash)?;
+        let pin = self.pin().filter(|_| !matches!(self.carrier, Carrier::Hash))?;
         let id = self.pin_id.unwrap_or(pin.id);
         // A session that is known by an id of its own is as young as that.
         let issued = self.leaves_with.filter(|_| self.has_issued()).map_or(pin.issued, |new| new.issued);
@@ -157,7 +158,7 @@ impl Visit {
 
     /// Whether the reply issues another session id than the request carried.
     fn has_issued(&self) -> bool {
-        matches!(self.carrier, Carrier::Session { issued: Some(_), .. })
+        matches!(&self.carrier, Carrier::Session(session) if session.issued.is_some())
     }
 
     fn fresh_pin(&self, pool: &Pool, member: usize, id: u64, issued: u32) -> Pin {
@@ -199,11 +200,13 @@ impl Visit {
         let agreed = session.store.rehome(presented.key, from, wanted, owner, limits(pool)).await;
         if agreed.home == wanted.home {
             let before = Record { home: from, ..self.pin().map_or(wanted, |pin| record(&pin, &pool.members)) };
-            self.agreed = Some((before, owner));
+            if let Carrier::Session(session) = &mut self.carrier {
+                session.agreed = Some((before, owner));
+            }
             return true;
         }
         presented.stored_home = Some(agreed.home);
-        self.carrier = Carrier::Session { presented: Some(presented), issued: None };
+        self.carrier = Carrier::session(Some(presented));
         self.opened = Some(session.opened(&agreed, self.now));
         false
     }
@@ -211,12 +214,12 @@ impl Visit {
     /// The move that the other replicas had agreed to did not take place: nobody was there to take over. The pin is as it was,
     /// so that the next request moves it and tells of it.
     pub(in crate::proxy) fn take_back(&mut self, pool: &Pool) {
-        let (Affinity::AppSession(session), Some(presented), Some((before, owner))) =
-            (&pool.affinity, self.presented(), self.agreed.take())
-        else {
+        let (Affinity::AppSession(session), Carrier::Session(by_session)) = (&pool.affinity, &mut self.carrier) else {
             return;
         };
-        session.store.put(presented.key, before, owner, limits(pool));
+        if let (Some(presented), Some((before, owner))) = (by_session.presented, by_session.agreed.take()) {
+            session.store.put(presented.key, before, owner, limits(pool));
+        }
     }
 
     /// Tells the client, or the pin store, what has changed; and makes sure that a reply has no cookie that passes for
@@ -251,7 +254,8 @@ impl Visit {
         headers: &mut HeaderMap,
         owner: impl FnOnce() -> Owner,
     ) {
-        let Carrier::Session { presented, issued } = self.carrier else { return };
+        let Carrier::Session(by_session) = &self.carrier else { return };
+        let BySession { presented, issued, .. } = **by_session;
         if self.is_released {
             if let Some(presented) = &presented {
                 session.store.remove(presented.key);

@@ -48,26 +48,36 @@ pub(super) struct Visit {
     newcomer: Option<Newcomer>,
     /// The client's pin is taken away.
     is_released: bool,
-    /// What the store that replicas share had of the pin before they agreed to its move, and whose it is.
-    agreed: Option<(Record, Owner)>,
 }
 
 /// How a pin travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Carrier {
     /// In our own cookie.
     Cookie,
-    /// Under the app's session id.
-    Session {
-        /// The id that the request carried.
-        presented: Option<SessionId>,
-        /// The id that the reply issued, when that is another one.
-        issued: Option<SessionId>,
-    },
+    /// Under the app's session id. On the heap, so that a visit is small where pins travel otherwise.
+    Session(Box<BySession>),
     /// Not at all: it follows from the request.
     Hash,
     /// As with `Hash`, but the request has no affinity key and is to be turned away for it.
     KeyMissing,
+}
+
+/// What is known of a visit whose pin travels under the app's session id.
+#[derive(Debug, Default)]
+struct BySession {
+    /// The id that the request carried.
+    presented: Option<SessionId>,
+    /// The id that the reply issued, when that is another one.
+    issued: Option<SessionId>,
+    /// What the store that replicas share had of the pin before they agreed to its move, and whose it is.
+    agreed: Option<(Record, Owner)>,
+}
+
+impl Carrier {
+    fn session(presented: Option<SessionId>) -> Self {
+        Self::Session(Box::new(BySession { presented, ..BySession::default() }))
+    }
 }
 
 /// What a request says about its client.
@@ -142,7 +152,7 @@ impl Visit {
 
     /// Whether the pool asks for an affinity key that the request does not carry.
     pub(super) fn lacks_key(&self) -> bool {
-        self.carrier == Carrier::KeyMissing
+        matches!(self.carrier, Carrier::KeyMissing)
     }
 
     /// The pin that the client came with.

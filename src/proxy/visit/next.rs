@@ -34,9 +34,9 @@ impl Visit {
                 let course = course(policy(pool), HomeState::Removed, has_waited, false);
                 self.follow(course, pool, None, orphan.id, orphan.detour, tried)
             }
-            Some(Opened::None | Opened::Expired | Opened::Forged) => match self.carrier {
+            Some(Opened::None | Opened::Expired | Opened::Forged) => match &self.carrier {
                 Carrier::Hash | Carrier::KeyMissing => unpinned(pool, balancer, tried, rng),
-                Carrier::Cookie | Carrier::Session { .. } => self.welcome(pool, balancer, tried, rng, now),
+                Carrier::Cookie | Carrier::Session(_) => self.welcome(pool, balancer, tried, rng, now),
             },
             None => unpinned(pool, balancer, tried, rng),
         }
@@ -75,7 +75,7 @@ impl Visit {
         };
         // A key hashes to its home for ever: whoever is elsewhere is on a detour.
         match course {
-            Course::Rehome { .. } if self.carrier == Carrier::Hash => Course::Detour(match state {
+            Course::Rehome { .. } if matches!(self.carrier, Carrier::Hash) => Course::Detour(match state {
                 HomeState::Draining | HomeState::Disabled => DetourReason::Disabled,
                 _ => DetourReason::Unreachable,
             }),
@@ -150,12 +150,13 @@ impl Visit {
         let settings = pool.settings.rebalance.as_ref()?;
         let home = pin.home as usize;
         let backend = &pool.members[home].backend;
-        if backend.role() != Role::Sheds || self.carrier == Carrier::Hash {
+        if backend.role() != Role::Sheds || matches!(self.carrier, Carrier::Hash) {
             return None;
         }
         // Not in the middle of a burst of requests, some of which would still go to the old home.
         let is_idle = u64::from(self.now.saturating_sub(pin.refreshed)) >= settings.idle_for.as_secs();
-        let used = (pin.refreshed, self.now);
+        // A client that was away for long has not saved up turns of a time when all was even.
+        let used = (pin.refreshed.max(backend.sheds_since()), self.now);
         if !is_idle || !rebalance::is_turn(pin.id, backend.stable_hash(), used, settings.pace.per_second()) {
             return None;
         }

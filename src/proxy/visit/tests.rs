@@ -103,7 +103,7 @@ impl Site {
             role: member.backend.role(),
         };
         let loads: Vec<Load> = members.iter().map(load).collect();
-        members.iter().zip(roles(&loads, 1.25)).for_each(|(member, role)| member.backend.set_role(role));
+        members.iter().zip(roles(&loads, 1.25)).for_each(|(member, role)| member.backend.set_role(role, self.wall));
     }
 
     /// A request of the client comes in.
