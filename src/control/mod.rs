@@ -11,6 +11,7 @@ pub mod admin;
 
 mod pins;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -150,9 +151,10 @@ async fn settle(published: Arc<Published>, settled: watch::Sender<bool>) {
 }
 
 async fn count_pins(published: Arc<Published>) {
+    let mut full = HashSet::new();
     loop {
         let snapshot = published.load();
-        pins::count(&snapshot, Instant::now(), unix_seconds(SystemTime::now()));
+        pins::count(&snapshot, Instant::now(), unix_seconds(SystemTime::now()), &mut full);
         let backends = snapshot.pools.iter().map(|pool| pool.members.len()).sum::<usize>();
         let pause = COUNT_PER_BACKEND * u32::try_from(backends).unwrap_or(u32::MAX);
         drop(snapshot);

@@ -51,7 +51,10 @@ pub(super) async fn drain<W: Write>(
         // At the deadline they begin to leave, at the drain's pace.
         let pace = drain["pace"].as_str().and_then(|pace| pace.parse().ok()).unwrap_or(Pace::DRAIN);
         if deadline.is_some_and(|deadline| ordered.elapsed() > deadline + time_for(1.0, pace.per_second()) + GRACE) {
-            return Err(CtlError::NotDrained(format!("the deadline has passed: {}", text::drain(drain))));
+            let left = text::drain(drain);
+            return Err(CtlError::NotDrained(format!(
+                "the deadline has passed: {left}; those have not come since, and move with their next request"
+            )));
         }
         tokio::time::sleep(ASK_EVERY).await;
     }

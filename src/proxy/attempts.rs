@@ -25,7 +25,7 @@ use super::visit::{Destination, Moved, Next, Visit, pin_owner};
 use super::wait::Wait;
 use super::{Journal, Proxy, Target};
 use crate::config::{OnSessionLost, Sessions};
-use crate::pool::{Evidence, Thresholds};
+use crate::pool::{Evidence, Member, Thresholds};
 use crate::telemetry::words::{Placement, RetryReason};
 
 /// One request, as all its attempts see it.
@@ -87,7 +87,12 @@ impl Proxy {
                     journal.placement = Some(Placement::Refused);
                     return Err(ProxyError::Refused);
                 }
-                Next::Nobody => return Err(failed.map_or(ProxyError::NoBackend, ProxyError::Attempt)),
+                Next::Nobody => {
+                    if pool.members.iter().any(Member::is_full) {
+                        journal.placement = Some(Placement::Refused);
+                    }
+                    return Err(failed.map_or(ProxyError::NoBackend, ProxyError::Attempt));
+                }
             };
             journal.placement = Some(destination.placement);
             // The client is told once; its other requests go on to where it begins anew.

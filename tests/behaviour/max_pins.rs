@@ -1,7 +1,7 @@
 //! A backend that has as many clients as it may: pinned ones stay, new ones go elsewhere, or are told that there is no room.
 
 use crate::shop::{Shop, assert_placed, log_in, processes, who_am_i};
-use crate::support::BackendProcess;
+use crate::support::{BackendProcess, until};
 
 fn capped(backend: &BackendProcess, most: u32) -> String {
     format!("{{ name: {}, address: \"{}\", max_pins: {most} }}", backend.name(), backend.address())
@@ -22,6 +22,12 @@ async fn new_clients_fill_every_backend_up_to_its_bound_and_pinned_ones_always_g
     assert_eq!(counts, [3, 5]);
     let refused = stickpin.client().post("/login?user=ann", "").await.unwrap();
     assert_eq!(refused.status, 503, "{}", refused.text());
+    assert_placed(&stickpin, "refused", "", 1).await;
+    until("the log says that there is no room", async || {
+        let log = stickpin.stderr();
+        if log.matches("as many clients as it may").count() == 1 { Ok(()) } else { Err(log) }
+    })
+    .await;
     for client in &mut clients {
         assert_eq!(who_am_i(client).await.field("user"), "ann");
     }
