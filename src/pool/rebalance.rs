@@ -35,22 +35,22 @@ pub struct Load {
 ///
 /// Shedding begins when somebody has more than `when_above` times its share, and ends for each where a tenth of that
 /// margin is left: within the band nothing moves, and a backend that was added ends up near its share and not just inside
-/// the band. Two pins above the share are the least that counts, or small pools would never come to rest.
+/// the band. It takes two pins above the share to begin and one to go on, or small pools would never come to rest.
 pub fn roles(loads: &[Load], when_above: f64) -> Vec<Role> {
     let takes_part = |load: &&Load| load.is_in_service && load.weight > 0;
     let pins: u64 = loads.iter().filter(takes_part).map(|load| load.active_pins).sum();
     let weight: u64 = loads.iter().filter(takes_part).map(|load| u64::from(load.weight)).sum();
     let share = |load: &Load| pins as f64 * f64::from(load.weight) / weight as f64;
-    let exceeds = |load: &Load, factor: f64| {
+    let exceeds = |load: &Load, factor: f64, least: f64| {
         let share = share(load);
-        load.active_pins as f64 > share * factor && load.active_pins as f64 - share >= 2.0
+        load.active_pins as f64 > share * factor && load.active_pins as f64 - share >= least
     };
     let band = 1.0 + (when_above - 1.0) / 10.0;
-    let begins = loads.iter().filter(takes_part).any(|load| exceeds(load, when_above));
-    let goes_on = loads.iter().filter(takes_part).any(|load| load.role == Role::Sheds && exceeds(load, band));
+    let begins = loads.iter().filter(takes_part).any(|load| exceeds(load, when_above, 2.0));
+    let goes_on = loads.iter().filter(takes_part).any(|load| load.role == Role::Sheds && exceeds(load, band, 1.0));
     let role = |load: &Load| match () {
         () if !(begins || goes_on) || !takes_part(&load) => Role::Settled,
-        () if exceeds(load, band) => Role::Sheds,
+        () if exceeds(load, band, 1.0) => Role::Sheds,
         () if (load.active_pins as f64) < share(load) => Role::Receives,
         () => Role::Settled,
     };
@@ -98,7 +98,9 @@ mod tests {
             // …but what has begun goes on, down to a tenth of the margin.
             (&[(110, Sheds), (95, Receives), (95, Receives)], &[Sheds, Receives, Receives]),
             (&[(102, Sheds), (99, Receives), (99, Receives)], &[Settled, Settled, Settled]),
-            // Two pins more than the share are the least that counts.
+            // Two pins more than the share are the least that it begins with, and one is the least that it goes on for.
+            (&[(31, Sheds), (30, Settled), (29, Receives)], &[Sheds, Settled, Receives]),
+            (&[(31, Settled), (30, Settled), (29, Settled)], &[Settled, Settled, Settled]),
             (&[(3, Settled), (1, Settled), (2, Settled)], &[Settled, Settled, Settled]),
             (&[(0, Settled), (0, Settled)], &[Settled, Settled]),
             (&[], &[]),

@@ -242,15 +242,13 @@ async fn evening_out_fills_a_fourth_backend_without_a_failure_or_a_loss() {
     assert_placed(&stickpin, "rehomed", "", 0).await;
     of(4).write_to(&stickpin);
     assert_eq!(admin.reload().await.status, 200);
-    let begun = tokio::time::Instant::now();
+    // A quarter has to move, a tenth each second: 2.9 s, and slices and counts of a second each. The patience of `until` leaves
+    // several times that to a busy machine.
     until("the fourth has 0.9 of its share", async || {
         let pins = admin.backend("shop", "new").await["active_pins"].as_u64().unwrap();
         if pins >= 27 { Ok(()) } else { Err(pins) }
     })
     .await;
-    // A quarter has to move, a tenth each second: 2.9 s, and slices and counts of one second each; four times that on a
-    // busy machine.
-    assert!(begun.elapsed() < Duration::from_secs(4 * 5), "{:?}", begun.elapsed());
     until("it has come to rest", async || {
         let before = admin.metric("stickpin_rehomes_total", &[]).await;
         crowd.rounds(20).await;
