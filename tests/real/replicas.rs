@@ -74,6 +74,17 @@ async fn until_written(stickpin: &StickpinProcess) {
     .await;
 }
 
+async fn until_red_is_gone(stickpins: [&StickpinProcess; 2]) {
+    for stickpin in stickpins {
+        let mut admin = stickpin.admin();
+        until("red is gone", async || {
+            let view = admin.backend("shop", "red").await;
+            if view["memory"] == "gone" { Ok(()) } else { Err(view) }
+        })
+        .await;
+    }
+}
+
 async fn log_in(stickpin: &StickpinProcess, count: usize) -> Vec<(Client, String)> {
     let mut clients = Vec::new();
     for number in 0..count {
@@ -201,14 +212,7 @@ async fn replicas_that_rehome_the_same_sessions_at_once_agree() {
     // Both know them from here on, so that no lookup has to be in time on a busy machine.
     assert_at_home(&mut at(&two, &clients)).await;
     site.backend("red").kill();
-    for stickpin in [&one, &two] {
-        let mut admin = stickpin.admin();
-        until("red is gone", async || {
-            let view = admin.backend("shop", "red").await;
-            if view["memory"] == "gone" { Ok(()) } else { Err(view) }
-        })
-        .await;
-    }
+    until_red_is_gone([&one, &two]).await;
     let mut pairs = Vec::new();
     for (mut here, mut there) in at(&one, &clients).into_iter().zip(at(&two, &clients)) {
         pairs.push(tokio::spawn(async move {
@@ -282,14 +286,7 @@ async fn replicas_agree_on_where_a_session_went_whose_id_names_its_old_home() {
     clients.retain(|(_, home)| home == "red");
     assert!(!clients.is_empty());
     site.backend("red").kill();
-    for stickpin in [&one, &two] {
-        let mut admin = stickpin.admin();
-        until("red is gone", async || {
-            let view = admin.backend("shop", "red").await;
-            if view["memory"] == "gone" { Ok(()) } else { Err(view) }
-        })
-        .await;
-    }
+    until_red_is_gone([&one, &two]).await;
     for (client, home) in &mut clients {
         *home = client.get("/whoami").await.unwrap().served_by();
         assert_ne!(home, "red");

@@ -108,25 +108,21 @@ impl SessionPins {
         (presented, best)
     }
 
-    /// What the pin store may know the ids of a request by: for each id the key that signs, then the older ones; and whether
-    /// it is an older one. At most 16.
-    pub fn unknown(&self, headers: &HeaderMap, path_and_query: &str) -> Vec<(SessionId, PinKey, bool)> {
+    /// The ids of a request, each under every key that the pin store may have it under ([`SessionId::found_under`]): the one
+    /// that signs, then the older ones. At most 16.
+    pub fn unknown(&self, headers: &HeaderMap, path_and_query: &str) -> Vec<SessionId> {
         let of_id = |id| {
             let presented = self.look_at(id);
-            self.keys.keys(id).enumerate().map(move |(place, key)| (presented, key, place > 0))
+            self.keys.keys(id).map(move |found_under| SessionId { found_under, ..presented })
         };
         self.reader.ids(headers, path_and_query).flat_map(of_id).take(MOST_ASKED).collect()
     }
 
     fn open_one(&self, id: &[u8], this: &mut SessionId, members: &[Member], now: u32) -> Opened {
-        for (place, key) in self.keys.keys(id).enumerate() {
+        for key in self.keys.keys(id) {
             let Some(record) = self.store.get(key) else { continue };
-            (this.stored_home, this.found_under) = (Some(record.home), key);
-            return match self.opened(&record, now) {
-                // Kept under the hash of a key that no longer signs: to be kept anew.
-                Opened::Valid(pin) if place > 0 => Opened::OldKey(pin),
-                opened => opened,
-            };
+            this.found_under = key;
+            return self.found(this, &record, now);
         }
         match (self.home_by, this.named) {
             (HomeBy::Learn, _) => Opened::None,
@@ -167,6 +163,16 @@ impl SessionPins {
     /// What an id is kept under from now on.
     fn signing_key(&self, id: &[u8]) -> PinKey {
         self.keys.keys(id).next().expect("a ring has at least one key")
+    }
+
+    /// Notes what the store has for an id, and says what that amounts to.
+    pub fn found(&self, id: &mut SessionId, record: &Record, now: u32) -> Opened {
+        id.stored_home = Some(record.home);
+        match self.opened(record, now) {
+            // Kept under the hash of a key that no longer signs: to be kept anew.
+            Opened::Valid(pin) if id.found_under != id.key => Opened::OldKey(pin),
+            opened => opened,
+        }
     }
 
     /// What a record of the store says, as of now.

@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::leave::limits;
 use super::{Arrival, Carrier, Visit};
 use crate::config::{HomeBy, WithoutKey};
-use crate::pins::{Owner, PinKey};
+use crate::pins::Owner;
 use crate::pool::heir;
 use crate::proxy::affinity::{AffinityKeys, Opened, Pin, SessionId};
 use crate::proxy::balance::newcomers::Newcomer;
@@ -52,7 +52,7 @@ impl Visit {
 
     /// What to ask the store that all replicas share about: sessions that are not known here, or were not used here for too
     /// long. Empty, and nothing was allocated, in all other cases.
-    pub(in crate::proxy) fn unknown_here(&self, pool: &Pool, arrival: &Arrival<'_>) -> Vec<(SessionId, PinKey, bool)> {
+    pub(in crate::proxy) fn unknown_here(&self, pool: &Pool, arrival: &Arrival<'_>) -> Vec<SessionId> {
         match (&pool.affinity, self.opened) {
             (Affinity::AppSession(session), Some(Opened::None | Opened::Expired)) if session.store.is_shared() => {
                 session.unknown(arrival.headers, arrival.path_and_query)
@@ -62,31 +62,19 @@ impl Visit {
     }
 
     /// Asks for them until one is found, and goes on with that. Waits for the store's lookup time-out at most.
-    pub(in crate::proxy) async fn ask_others(
-        &mut self,
-        pool: &Pool,
-        unknown: Vec<(SessionId, PinKey, bool)>,
-        owner: Owner,
-    ) {
+    pub(in crate::proxy) async fn ask_others(&mut self, pool: &Pool, unknown: Vec<SessionId>, owner: Owner) {
         let Affinity::AppSession(session) = &pool.affinity else { return };
         let ask = async {
-            for (id, key, is_old) in unknown {
-                if let Some(record) = session.store.fetch(key, owner, limits(pool)).await {
-                    return Some((
-                        SessionId { stored_home: Some(record.home), found_under: key, ..id },
-                        record,
-                        is_old,
-                    ));
+            for id in unknown {
+                if let Some(record) = session.store.fetch(id.found_under, owner, limits(pool)).await {
+                    return Some((id, record));
                 }
             }
             None
         };
-        let Ok(Some((id, record, is_old))) = timeout(session.store.lookup_timeout(), ask).await else { return };
+        let Ok(Some((mut id, record))) = timeout(session.store.lookup_timeout(), ask).await else { return };
+        self.opened = Some(session.found(&mut id, &record, self.now));
         self.carrier = Carrier::session(Some(id));
-        self.opened = Some(match session.opened(&record, self.now) {
-            Opened::Valid(pin) if is_old => Opened::OldKey(pin),
-            opened => opened,
-        });
         if let Some(pin) = self.pin() {
             self.pin_id = Some(pin.id);
             self.newcomer = None;

@@ -196,7 +196,7 @@ fn the_key_that_is_asked_for_is_that_of_the_presented_id() {
     site.pass(61); // b is expired here, and may be in use at another replica
     let (visit, _, headers) = site.go("SID=a; SID=b", &Tried::default());
     let Affinity::AppSession(session) = &site.snapshot.pools[0].affinity else { panic!() };
-    let asked: Vec<_> = session.unknown(&headers, "/").into_iter().map(|(id, key, _)| (id.key, key)).collect();
+    let asked: Vec<_> = session.unknown(&headers, "/").into_iter().map(|id| (id.key, id.found_under)).collect();
     assert_eq!(asked.len(), 2, "both ids, each under its own key");
     assert!(asked.iter().all(|(of_id, key)| of_id == key) && asked[1].1 == visit.presented().unwrap().key);
 }
