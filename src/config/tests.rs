@@ -578,6 +578,20 @@ fn each_mistake_in_a_pool_is_named_with_its_place() {
             "retry: { body_limit: 64 }".to_owned(),
             "retry.body_limit: expected a size with its unit (B, KiB, MiB, KB or MB) such as 512B, 64KiB or 1MiB, found 64",
         ),
+        (
+            "retry: { retry_on: [connect, 500] }".to_owned(),
+            "retry.retry_on[1]: expected connect, reset_before_reply, 502, 503 or 504, found 500",
+        ),
+        (
+            "retry: { hedge_after: p95 }".to_owned(),
+            "retry.hedge_after: expected off, because only where all backends share a store (sessions: external) may two \
+             serve one request, found \"p95\"",
+        ),
+        (
+            "retry: { hedge_after: p100 }".to_owned(),
+            "retry.hedge_after: expected off, a percentile from p50 to p99, or a duration such as 200ms, found \"p100\"",
+        ),
+        ("timeouts: { attempt: 0s }".to_owned(), "timeouts.attempt: expected a duration above 0s, found \"0s\""),
         ("retry: { budget: 200% }".to_owned(), "retry.budget: expected 0% to 100%, found \"200%\""),
         ("timeouts: { connect: 0s }".to_owned(), "timeouts.connect: expected a duration above 0s, found \"0s\""),
         (

@@ -30,4 +30,4 @@ pub(super) use scalar::{Scalar, scalar};
 pub(super) use size::Size;
 pub use time::duration;
 pub use time::written;
-pub(super) use time::{NonZeroTime, Time};
+pub(super) use time::{HedgeAfter, NonZeroTime, Time};

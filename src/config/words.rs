@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::{Schema, json_schema};
 
 use super::units::{Scalar, scalar};
-use super::{Away, Balance, Briefly, Drained, PinOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey};
+use super::{Away, Balance, Briefly, Drained, PinOn, RetryOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey};
 
 /// Gives each variant its word. A `true` or `false` in brackets after it is read as that variant too.
 macro_rules! words {
@@ -32,7 +32,7 @@ macro_rules! words {
             }
 
             fn schema() -> Schema {
-                json_schema!({ "enum": [$($word,)+ $($($also,)?)+] })
+                enumeration(&[$($word),+], &[$($($also,)?)+])
             }
 
             fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
@@ -40,6 +40,10 @@ macro_rules! words {
                     $($word => Ok(Self::$variant),)+
                     _ => Err(Self::expected()),
                 }
+            }
+
+            fn from_number(number: u64) -> Option<Self> {
+                Self::from_text(itoa::Buffer::new().format(number)).ok()
             }
 
             fn from_bool(value: bool) -> Option<Self> {
@@ -60,6 +64,14 @@ fn list(words: &[&str]) -> String {
     }
 }
 
+/// The words, the numbers that some of them are, and what else is read as one of them.
+fn enumeration(words: &[&str], also: &[bool]) -> Schema {
+    let mut values: Vec<serde_json::Value> = words.iter().copied().map(Into::into).collect();
+    values.extend(words.iter().filter_map(|word| word.parse::<u64>().ok()).map(serde_json::Value::from));
+    values.extend(also.iter().copied().map(serde_json::Value::from));
+    json_schema!({ "enum": values })
+}
+
 words!(pub Sessions { Local = "local", Replicated = "replicated", Backup = "backup", External = "external" });
 
 words!(pub Balance {
@@ -77,6 +89,14 @@ words!(pub Briefly { Wait = "wait", Detour = "detour", Refuse = "refuse" });
 words!(pub Away { Detour = "detour", Rehome = "rehome", Refuse = "refuse" });
 
 words!(pub Drained { Keep = "keep", Rehome = "rehome" });
+
+words!(pub RetryOn {
+    Connect = "connect",
+    ResetBeforeReply = "reset_before_reply",
+    BadGateway = "502",
+    ServiceUnavailable = "503",
+    GatewayTimeout = "504",
+});
 
 words!(pub Secure { Auto = "auto", Always = "always" (true), Never = "never" (false) });
 

@@ -8,12 +8,13 @@ use serde::Deserialize;
 use super::read::{Entries, Full, Given, Short};
 use super::units::{
     Address, BackendAddress, BackendName, ClaimName, CookieDomain, CookieName, CookiePath, FilePath, Header,
-    HostHeader, Network, NonZeroTime, Pace, ParameterName, PathPrefix, Percent, Ratio, RedisUrl, RequestTarget, Size,
-    Statuses, Time, Weight, Whole,
+    HedgeAfter, HostHeader, Network, NonZeroTime, Pace, ParameterName, PathPrefix, Percent, Ratio, RedisUrl,
+    RequestTarget, Size, Statuses, Time, Weight, Whole,
 };
 use super::words::{HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, ProbeMethod, Separator};
 use super::{
-    Away, Balance, Briefly, Drained, HostPattern, PinOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey,
+    Away, Balance, Briefly, Drained, HostPattern, PinOn, RetryOn, SameSite, Secure, Sessions, WhenUnavailable,
+    WithoutKey,
 };
 
 /// A configuration file of Stickpin.
@@ -403,6 +404,15 @@ pub(super) struct Retry {
     pub(super) body_limit: Given<Size<0, { 64 << 20 }>>,
     /// Retries may be at most this share of requests. Default: 20%.
     pub(super) budget: Given<Percent>,
+    /// What is tried again: `connect`, `reset_before_reply`, and replies of `502`, `503` and `504`; all but `connect`
+    /// only where a request may be sent twice. Default: connect, reset_before_reply.
+    pub(super) retry_on: Given<Vec<Given<RetryOn>>>,
+    /// The first retry of a request that was sent waits up to this long, by chance, each further one up to twice as long
+    /// as the one before, ten times at most. Default: 25ms.
+    pub(super) backoff: Given<Time>,
+    /// With `sessions: external`: a request that may be sent twice, and has had no reply after this time, is also sent to
+    /// a second backend, and the first reply wins. A time, or a percentile of the pool's such as `p95`. Default: off.
+    pub(super) hedge_after: Given<HedgeAfter>,
 }
 
 /// Deadlines of a request.
@@ -415,6 +425,8 @@ pub(super) struct Timeouts {
     pub(super) first_byte: Given<NonZeroTime>,
     /// Between two pieces of a request or reply body. Default: 60s.
     pub(super) idle: Given<NonZeroTime>,
+    /// For one attempt, from its connect to the first byte of the reply, as long as there may be another. Default: none.
+    pub(super) attempt: Given<NonZeroTime>,
     /// For the whole request. Default: none, a long download may take its time.
     pub(super) request: Given<NonZeroTime>,
     /// A tunnel without a byte in either direction for this long is closed. Default: 10m.

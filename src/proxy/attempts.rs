@@ -1,10 +1,12 @@
 //! Attempt after attempt until a backend replies: where each goes, and when there may be another.
 //!
-//! A retry is a detour, never a rehome: only what is known of the home moves a pin. When nothing was sent, any method may
-//! be tried elsewhere; when the connection broke before the first byte of the reply, idempotent methods; else none.
+//! A retry is a detour, never a rehome: only what is known of the home moves a pin. What may be tried again is decided in
+//! [`super::retry`]. A reply that another attempt might better is held until that one has been found a backend: when
+//! there is none, the client gets it after all.
 
 use std::io::Write as _;
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, header};
@@ -12,21 +14,22 @@ use tokio::time::Instant;
 
 use super::balance::Tried;
 use super::client_connection::ClientConnection;
+use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::forward::{
     AttemptError, Begun, Exchange, HeadError, Outgoing, ReplyHead, RequestBody, RequestHead, expects_continue,
-    is_idempotent,
 };
+use super::hedge::Failed;
 use super::passage::Passage;
 use super::respond::headers;
 use super::snapshot::Pool;
 use super::view::{Slot, View};
 use super::visit::{Destination, Moved, Next, Visit, pin_owner};
 use super::wait::Wait;
-use super::{Journal, Proxy, Target};
+use super::{Journal, Proxy, Target, retry};
 use crate::config::{OnSessionLost, Sessions};
 use crate::pool::{Evidence, Member, Thresholds};
-use crate::telemetry::words::{Placement, RetryReason};
+use crate::telemetry::words::Placement;
 
 /// One request, as all its attempts see it.
 pub(super) struct Request<'a> {
@@ -36,6 +39,13 @@ pub(super) struct Request<'a> {
     pub(super) target: Target<'a>,
     /// Index of the pool.
     pub(super) pool: usize,
+}
+
+/// A reply that has begun, whether or not it is the one for the client.
+pub(super) struct Won {
+    pub(super) destination: Destination,
+    pub(super) begun: Begun,
+    pub(super) slot: Slot,
 }
 
 /// A reply, and what it takes to pass it on.
@@ -54,7 +64,7 @@ impl Proxy {
         &self,
         request: &Request<'_>,
         visit: &mut Visit,
-        mut body: RequestBody,
+        body: RequestBody,
         journal: &mut Journal,
     ) -> Result<Option<Served>, ProxyError> {
         let pool = request.view.pool(request.pool);
@@ -62,9 +72,13 @@ impl Proxy {
         let retry = pool.settings.retry;
         local.earn_retry();
         journal.pin = visit.pin_id();
+        let is_repeatable = retry::is_repeatable(&request.parts.method, &request.parts.headers);
+        let mut body = Some(body);
         let mut tried = Tried::default();
         let mut wait = Wait::new(pool.settings.rehome.wait);
         let mut failed = None;
+        // A reply that is tried to better.
+        let mut held: Option<Won> = None;
         let mut retries = 0;
         let mut passage = Passage::new(pool);
         let mut is_agreed = false;
@@ -82,6 +96,11 @@ impl Proxy {
                     // After a wait the home may be tried again, however often it has failed before.
                     tried.remove(home);
                     continue;
+                }
+                // Nobody does better.
+                Next::Refuse | Next::Nobody if held.is_some() => {
+                    let won = held.take().expect("it was looked at");
+                    return Ok(Some(self.accept(request, visit, won, &mut passage, journal)));
                 }
                 Next::Refuse => {
                     journal.placement = Some(Placement::Refused);
@@ -119,51 +138,109 @@ impl Proxy {
                 visit.name_pin(|| ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
             }
             journal.attempts += 1;
-            match self.try_one(request, visit, &destination, body).await {
-                Ok((begun, slot)) => {
-                    passage.open();
-                    self.note_success(request, &destination, visit, &begun, journal);
-                    let Begun { head, exchange, .. } = begun;
-                    return Ok(Some(Served { head, exchange, slot, destination }));
+            let body_again = match held.take() {
+                // Its connection is closed: the rest of that reply is not worth reading.
+                Some(held) => held.begun.exchange.into_body(),
+                None => body.take().expect("it comes back with whatever failed"),
+            };
+            let unsent = rewound(body_again);
+            let is_left = retries < retry.attempts && is_repeatable;
+            let outcome = match self.hedge_after(request, &destination, &unsent).filter(|_| retries == 0) {
+                Some(after) => self.try_two(request, visit, (destination, unsent), after, &mut tried, journal).await,
+                None => {
+                    let is_last = !is_left || tried.len() + 1 >= pool.members.len() || !unsent.can_be_sent_again();
+                    let limit = pool.settings.timeouts.attempt.filter(|_| !is_last);
+                    let deadline = &request.client.deadline;
+                    self.try_one(request, visit, destination, unsent, deadline, limit).await
                 }
-                Err((error, unsent)) => {
+            };
+            match outcome {
+                Ok(won) => {
+                    self.count_connection(request, &won);
+                    let reason = retry::after_reply(retry.retry_on, won.begun.head.status, is_left);
+                    let Some(reason) = reason.filter(|_| may_be_bettered(pool, &won) && local.spend_retry()) else {
+                        return Ok(Some(self.accept(request, visit, won, &mut passage, journal)));
+                    };
+                    pool.counters.shard(self.worker).retried(reason);
+                    retries += 1;
+                    if has_its_home(pool, &won) {
+                        // Nobody else knows the session: it is asked once more, and its place there is free for that.
+                        body = Some(won.begun.exchange.into_body());
+                    } else {
+                        tried.insert(won.destination.member);
+                        held = Some(won);
+                    }
+                    self.back_off(retry.backoff, retries).await;
+                }
+                Err((destination, error, unsent)) => {
                     journal.bytes_in = unsent.received();
                     self.note_failure(request, &destination, &error);
                     tried.insert(destination.member);
                     // Asking a home again while waiting for it is bounded by the wait.
                     let is_waiting = wait.has_begun() && !wait.is_over();
                     let is_left = is_waiting || retries < retry.attempts;
-                    if !is_left || !may_retry(request, &error, &unsent) {
+                    let reason = retry::after_failure(retry.retry_on, &error, is_repeatable);
+                    let Some(reason) = reason.filter(|_| is_left && unsent.can_be_sent_again()) else {
                         return Err(ProxyError::Attempt(error));
-                    }
+                    };
                     // Where nothing was sent, nobody's load grows by trying elsewhere.
                     if !error.nothing_was_sent() && !local.spend_retry() {
                         return Err(ProxyError::Attempt(error));
                     }
                     retries += u32::from(!is_waiting);
-                    if let Some(reason) = retry_reason(&error) {
-                        pool.counters.shard(self.worker).retried(reason);
+                    pool.counters.shard(self.worker).retried(reason);
+                    if !error.nothing_was_sent() {
+                        self.back_off(retry.backoff, retries).await;
                     }
-                    body = unsent;
-                    body.rewind();
+                    body = Some(unsent);
                     failed = Some(error);
                 }
             }
         }
     }
 
-    async fn try_one(
+    /// The reply is the one that the client gets.
+    fn accept(
+        &self,
+        request: &Request<'_>,
+        visit: &mut Visit,
+        won: Won,
+        passage: &mut Passage,
+        journal: &mut Journal,
+    ) -> Served {
+        let Won { destination, begun: Begun { head, mut exchange, .. }, slot } = won;
+        exchange.let_go_of_request();
+        passage.open();
+        journal.placement = Some(destination.placement);
+        self.note_success(request, &destination, visit, journal);
+        Served { head, exchange, slot, destination }
+    }
+
+    async fn back_off(&self, backoff: Duration, retry: u32) {
+        let pause = retry::pause(backoff, retry, self.rng.borrow_mut().f64());
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One attempt, given up after `limit`. `deadline` is its own until its reply is over.
+    pub(super) async fn try_one(
         &self,
         request: &Request<'_>,
         visit: &Visit,
-        destination: &Destination,
+        destination: Destination,
         body: RequestBody,
-    ) -> Result<(Begun, Slot), (AttemptError, RequestBody)> {
+        deadline: &Deadline,
+        limit: Option<Duration>,
+    ) -> Result<Won, Failed> {
+        let reply_times = request.view.local(request.pool).reply_times.as_ref();
+        // Elsewhere nobody asks how long it takes.
+        let begun_at = (limit.is_some() || reply_times.is_some()).then(Instant::now);
         let pool = request.view.pool(request.pool);
         let member = &pool.members[destination.member];
         let slot = Slot::hold(request.view, request.pool, destination.member);
         let (parts, client) = (request.parts, request.client);
-        let own_lines = own_lines(request, visit, destination);
+        let own_lines = own_lines(request, visit, &destination);
         let upgrade = wanted_upgrade(parts);
         let head = RequestHead {
             method: &parts.method,
@@ -181,30 +258,31 @@ impl Proxy {
             method: &parts.method,
             expects_continue: !body.is_empty() && expects_continue(parts.version, &parts.headers),
             timeouts: &pool.settings.timeouts,
-            deadline: &client.deadline,
+            deadline,
+            end: limit.and_then(|limit| begun_at?.checked_add(limit)),
         };
         let interim = |head: &ReplyHead| pass_interim(client, parts.version, head);
-        let begun = self.client.send(member, &outgoing, body, write_head, interim).await?;
+        let failed = |(error, body)| (destination, error, body);
+        let begun = self.client.send(member, &outgoing, body, write_head, interim).await.map_err(failed)?;
         if begun.head.status == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() {
             // Nobody asked for it; what follows is not HTTP any more.
-            return Err((AttemptError::Reply(HeadError::Malformed), begun.exchange.into_body()));
+            return Err(failed((AttemptError::Reply(HeadError::Malformed), begun.exchange.into_body())));
         }
-        Ok((begun, slot))
+        if let (Some(times), Some(begun_at)) = (reply_times, begun_at) {
+            times.borrow_mut().note(begun_at.elapsed());
+        }
+        Ok(Won { destination, begun, slot })
     }
 
-    fn note_success(
-        &self,
-        request: &Request<'_>,
-        destination: &Destination,
-        visit: &mut Visit,
-        begun: &Begun,
-        journal: &mut Journal,
-    ) {
-        let pool = request.view.pool(request.pool);
-        let backend = &pool.members[destination.member].backend;
+    fn count_connection(&self, request: &Request<'_>, won: &Won) {
+        let backend = &request.view.pool(request.pool).members[won.destination.member].backend;
         let shard = backend.counters().shard(self.worker);
-        let connections = if begun.reused { &shard.connections_reused } else { &shard.connections_new };
+        let connections = if won.begun.reused { &shard.connections_reused } else { &shard.connections_new };
         connections.add(1);
+    }
+
+    fn note_success(&self, request: &Request<'_>, destination: &Destination, visit: &mut Visit, journal: &mut Journal) {
+        let pool = request.view.pool(request.pool);
         journal.backend = Some(destination.member);
         let is_lost = destination.session_lost.is_some();
         let is_forwarded = pool.settings.rehome.on_session_lost == OnSessionLost::Forward;
@@ -264,7 +342,7 @@ impl Proxy {
         }
     }
 
-    fn note_failure(&self, request: &Request<'_>, destination: &Destination, error: &AttemptError) {
+    pub(super) fn note_failure(&self, request: &Request<'_>, destination: &Destination, error: &AttemptError) {
         let pool = request.view.pool(request.pool);
         let member = &pool.members[destination.member];
         tracing::debug!(backend = %member.backend.id(), ?error, "attempt failed");
@@ -277,22 +355,24 @@ impl Proxy {
     }
 }
 
-/// Whether the request may be sent once more.
-fn may_retry(request: &Request<'_>, error: &AttemptError, body: &RequestBody) -> bool {
-    let is_clients_fault = matches!(error, AttemptError::ClientBody(_) | AttemptError::ClientStalled);
-    // A reply that never came may still be in the making; asking again elsewhere would only add to the load.
-    let is_late = matches!(error, AttemptError::FirstByteTimeout);
-    let is_safe = error.nothing_was_sent() || (is_idempotent(&request.parts.method) && !is_late);
-    is_safe && !is_clients_fault && body.can_be_sent_again()
+/// Whether another attempt may bring a better reply than this one.
+fn may_be_bettered(pool: &Pool, won: &Won) -> bool {
+    // A home that says when to come back is not asked at once.
+    let is_asked_later = has_its_home(pool, won) && retry::says_later(&won.begun.head.headers);
+    !is_asked_later && won.begun.exchange.can_be_sent_again()
 }
 
-fn retry_reason(error: &AttemptError) -> Option<RetryReason> {
-    match error {
-        AttemptError::Connect(_) | AttemptError::ConnectTimeout => Some(RetryReason::Connect),
-        AttemptError::Broken { .. } | AttemptError::Reply(_) => Some(RetryReason::ResetBeforeReply),
-        AttemptError::FirstByteTimeout => Some(RetryReason::FirstByteTimeout),
-        AttemptError::ClientBody(_) | AttemptError::ClientStalled => None,
+/// Whether the reply is of the only backend that knows the client's session.
+fn has_its_home(pool: &Pool, won: &Won) -> bool {
+    pool.settings.sessions == Sessions::Local && won.destination.placement == Placement::Kept
+}
+
+/// The body from its first byte.
+fn rewound(mut body: RequestBody) -> RequestBody {
+    if body.can_be_sent_again() {
+        body.rewind();
     }
+    body
 }
 
 /// What a backend is told: a new home about the client that was moved to it, and where sessions have one copy, who is to
@@ -320,7 +400,7 @@ fn own_lines(request: &Request<'_>, visit: &Visit, destination: &Destination) ->
 
 /// The protocol a client wants to switch to. Not `h2c`, not even in a list: that is a matter of each hop, and what would
 /// follow could not be looked at.
-fn wanted_upgrade(parts: &Parts) -> Option<&HeaderValue> {
+pub(super) fn wanted_upgrade(parts: &Parts) -> Option<&HeaderValue> {
     let has_option = |value: &HeaderValue, wanted: &[u8]| {
         value.as_bytes().split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(wanted))
     };

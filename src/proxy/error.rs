@@ -38,7 +38,9 @@ impl ProxyError {
             | Self::Refused
             | Self::Attempt(AttemptError::Connect(_) | AttemptError::ConnectTimeout) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Attempt(AttemptError::Broken { .. } | AttemptError::Reply(_)) => StatusCode::BAD_GATEWAY,
-            Self::Attempt(AttemptError::FirstByteTimeout) | Self::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Attempt(AttemptError::FirstByteTimeout | AttemptError::AttemptTimeout) | Self::RequestTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
         }
     }
 

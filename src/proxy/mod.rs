@@ -28,11 +28,17 @@ mod error;
 
 pub mod gate;
 
+mod hedge;
+
 mod journal;
 
 mod passage;
 
 mod relay;
+
+mod reply_times;
+
+mod retry;
 
 mod view;
 

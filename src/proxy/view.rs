@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::affinity::NewIds;
 use super::balance::Balancer;
+use super::reply_times::ReplyTimes;
 use super::snapshot::{Pool, Snapshot};
 use crate::pool::Member;
 
@@ -32,6 +33,8 @@ pub struct Local {
     pub balancer: RefCell<Balancer>,
     /// Draws the ids of new pins.
     pub new_ids: RefCell<NewIds>,
+    /// How long replies take to begin; only where that decides when a second backend is asked.
+    pub reply_times: Option<RefCell<ReplyTimes>>,
     budget: Cell<f64>,
     share: f64,
 }
@@ -42,6 +45,7 @@ impl View {
         let local = |pool: &Pool| Local {
             balancer: RefCell::new(Balancer::new(pool.settings.balance, &pool.members, worker)),
             new_ids: RefCell::default(),
+            reply_times: pool.settings.retry.hedge_after.map(|after| RefCell::new(ReplyTimes::new(after))),
             budget: Cell::new(BUDGET_FLOOR),
             share: pool.settings.retry.budget.fraction(),
         };

@@ -182,11 +182,30 @@ pub enum RetryReason {
     ResetBeforeReply,
     /// No byte of a reply came in time.
     FirstByteTimeout,
+    /// No byte of a reply came within the time of one attempt.
+    AttemptTimeout,
+    /// The reply was 502.
+    BadGateway,
+    /// The reply was 503.
+    ServiceUnavailable,
+    /// The reply was 504.
+    GatewayTimeout,
+    /// Nothing failed yet: a second backend was asked because the first one was slow.
+    Hedge,
 }
 
 impl RetryReason {
     /// Every reason; `reason as usize` is its place.
-    pub const ALL: [Self; 3] = [Self::Connect, Self::ResetBeforeReply, Self::FirstByteTimeout];
+    pub const ALL: [Self; 8] = [
+        Self::Connect,
+        Self::ResetBeforeReply,
+        Self::FirstByteTimeout,
+        Self::AttemptTimeout,
+        Self::BadGateway,
+        Self::ServiceUnavailable,
+        Self::GatewayTimeout,
+        Self::Hedge,
+    ];
 
     /// The word.
     pub fn as_str(self) -> &'static str {
@@ -194,6 +213,11 @@ impl RetryReason {
             Self::Connect => "connect",
             Self::ResetBeforeReply => "reset_before_reply",
             Self::FirstByteTimeout => "first_byte_timeout",
+            Self::AttemptTimeout => "attempt_timeout",
+            Self::BadGateway => "502",
+            Self::ServiceUnavailable => "503",
+            Self::GatewayTimeout => "504",
+            Self::Hedge => "hedge",
         }
     }
 }

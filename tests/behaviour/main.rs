@@ -41,6 +41,8 @@ mod interim;
 
 mod max_pins;
 
+mod moody;
+
 mod parallel;
 
 mod pin_life;
@@ -52,6 +54,8 @@ mod rehome;
 mod reload;
 
 mod retry;
+
+mod retry_on;
 
 mod routing;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use schemars::{Schema, json_schema};
 
 use super::{Scalar, scalar};
+use crate::config;
 
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
@@ -84,6 +85,51 @@ impl Scalar for NonZeroTime {
 }
 
 scalar!(NonZeroTime);
+
+/// When a second backend is asked.
+#[derive(Clone, Copy)]
+pub(in crate::config) enum HedgeAfter {
+    /// Never.
+    Off,
+    /// After this.
+    After(config::HedgeAfter),
+}
+
+impl HedgeAfter {
+    const EXPECTED: &str = "off, a percentile from p50 to p99, or a duration such as 200ms";
+}
+
+impl Scalar for HedgeAfter {
+    fn expected() -> Cow<'static, str> {
+        Self::EXPECTED.into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "pattern": "^(off|p[5-9][0-9]|[0-9]+ *(ms|s|m|h|d))$" })
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let after = match text.strip_prefix('p').map(str::parse::<u8>) {
+            Some(Ok(percentile @ 50..=99)) => config::HedgeAfter::Percentile(percentile),
+            Some(_) => return Err(Self::EXPECTED.into()),
+            None => match NonZeroTime::from_text(text) {
+                Ok(NonZeroTime(time)) => config::HedgeAfter::Time(time),
+                Err(_) => return Err(Self::EXPECTED.into()),
+            },
+        };
+        Ok(Self::After(after))
+    }
+
+    fn from_bool(value: bool) -> Option<Self> {
+        // YAML 1.1 writes `off` as `false`.
+        (!value).then_some(Self::Off)
+    }
+}
+
+scalar!(HedgeAfter);
 
 #[cfg(test)]
 mod tests {

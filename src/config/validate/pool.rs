@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -12,13 +13,17 @@ use super::{items, non_zero, not_empty, secs, time};
 use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
-    BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Weight, is_pool_name,
+    self, BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Weight,
+    is_pool_name,
 };
 use crate::config::words::{LostWord, Off};
 use crate::config::{
-    Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Rebalance, Rehome, Retry, Sessions, Timeouts, When,
-    WhenUnavailable, yaml,
+    Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Rebalance, Rehome, Retry, RetryOn, Sessions, Timeouts,
+    When, WhenUnavailable, yaml,
 };
+
+/// Long enough to keep retries of many clients apart, and too short to be noticed.
+const BACKOFF: Duration = Duration::from_millis(25);
 
 /// The pools by name, those included that could not be read.
 pub(super) struct Pools {
@@ -81,6 +86,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         Affinity::Cookie(_) | Affinity::AppSession(_) => Balance::LeastPins,
         Affinity::Hash(_) | Affinity::Off => Balance::TwoChoices,
     };
+    let sessions = yaml.sessions.or(Sessions::Local);
     let names_in_ids = NamesInIds::of(&affinity);
     let backends = backends(report, &at.key("backends"), yaml.backends, names_in_ids);
     if matches!(affinity, Affinity::Hash(_))
@@ -93,7 +99,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
     let rebalance = rebalance(report, &at.key("rebalance"), yaml.rebalance, &affinity);
     Pool {
         name: name.into(),
-        sessions: yaml.sessions.or(Sessions::Local),
+        sessions,
         session_cookie: yaml.session_cookie.option().map(|CookieName(name)| name),
         balance: yaml.balance.or(balance),
         affinity,
@@ -101,7 +107,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         rebalance,
         drain_pace: yaml.drain.or(yaml::Drain::default()).pace.or(Pace::DRAIN),
         health: health(report, &at.key("health"), yaml.health),
-        retry: retry(yaml.retry.or(yaml::Retry::default())),
+        retry: retry(report, &at.key("retry"), yaml.retry.or(yaml::Retry::default()), sessions),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
         backends,
     }
@@ -213,8 +219,29 @@ fn rebalance(
     })
 }
 
-fn retry(yaml: yaml::Retry) -> Retry {
+fn retry(report: &Report<'_>, at: &Path<'_>, yaml: yaml::Retry, sessions: Sessions) -> Retry {
+    let retry_on = match yaml.retry_on {
+        Given::Is(list) => {
+            let path = at.key("retry_on");
+            let items = items(report, &path, Given::Is(list), "a word of what is tried again").into_iter();
+            items.filter_map(|(_, word)| word.option()).collect()
+        }
+        Given::Absent | Given::Empty | Given::Wrong => {
+            [RetryOn::Connect, RetryOn::ResetBeforeReply].into_iter().collect()
+        }
+    };
+    let hedge_after = match yaml.hedge_after.option() {
+        None | Some(units::HedgeAfter::Off) => None,
+        Some(units::HedgeAfter::After(after)) => Some(after),
+    };
+    if hedge_after.is_some() && sessions != Sessions::External {
+        let why = "off, because only where all backends share a store (sessions: external) may two serve one request";
+        report.expected(&at.key("hedge_after"), why.to_owned());
+    }
     Retry {
+        retry_on,
+        backoff: time(yaml.backoff, BACKOFF),
+        hedge_after,
         attempts: yaml.attempts.option().map_or(2, |attempts| attempts.get()),
         body_limit: yaml.body_limit.option().map_or(64 << 10, |limit| limit.bytes()),
         budget: yaml.budget.or(Percent::new(20.0).expect("20 is within 0 to 100")),
@@ -226,6 +253,7 @@ fn timeouts(yaml: yaml::Timeouts) -> Timeouts {
         connect: non_zero(yaml.connect, secs(2)),
         first_byte: non_zero(yaml.first_byte, secs(30)),
         idle: non_zero(yaml.idle, secs(60)),
+        attempt: yaml.attempt.option().map(|NonZeroTime(time)| time),
         request: yaml.request.option().map(|NonZeroTime(time)| time),
         tunnel_idle: non_zero(yaml.tunnel_idle, secs(10 * 60)),
     }

@@ -78,6 +78,8 @@ pub enum AttemptError {
     Reply(HeadError),
     /// No reply within the deadline.
     FirstByteTimeout,
+    /// No reply within the time of one attempt, which was given up for another.
+    AttemptTimeout,
     /// The client's own body failed.
     ClientBody(hyper::Error),
     /// The client stopped sending its body.
@@ -89,7 +91,7 @@ impl AttemptError {
     pub fn evidence(&self) -> Option<Failure> {
         match self {
             Self::Connect(error) => connect_failure(error),
-            Self::ConnectTimeout | Self::FirstByteTimeout => Some(Failure::Silent),
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::AttemptTimeout => Some(Failure::Silent),
             Self::Broken { .. } | Self::Reply(_) => Some(Failure::Broken),
             Self::ClientBody(_) | Self::ClientStalled => None,
         }
@@ -121,8 +123,10 @@ pub struct Outgoing<'a> {
     pub expects_continue: bool,
     /// Deadlines of the pool.
     pub timeouts: &'a Timeouts,
-    /// The client connection's deadline, which this request has for itself until its reply is over.
+    /// A deadline that this attempt has for itself until its reply is over.
     pub deadline: &'a Deadline,
+    /// When it is given up though its own deadlines have not passed.
+    pub end: Option<Instant>,
 }
 
 /// A reply that has begun.
@@ -163,7 +167,7 @@ impl Client {
             let reused = idle.is_some();
             let connection = match idle.take() {
                 Some(connection) => connection,
-                None => match self.connect(member.address, request.timeouts.connect).await {
+                None => match self.connect(member.address, connect_timeout(request)).await {
                     Ok(connection) => connection,
                     Err(error) => return Err((error, body)),
                 },
@@ -293,6 +297,12 @@ pub fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
 }
 
+/// How long a connection may take to open.
+fn connect_timeout(request: &Outgoing<'_>) -> Duration {
+    let left = request.end.map(|end| end.saturating_duration_since(Instant::now()));
+    left.map_or(request.timeouts.connect, |left| left.min(request.timeouts.connect))
+}
+
 async fn reply(
     exchange: &mut Exchange,
     request: &Outgoing<'_>,
@@ -302,20 +312,23 @@ async fn reply(
     let mut progress = exchange.progress();
     let mut was_sent = false;
     let mut interims = 0;
-    request.deadline.set(timeouts.idle);
+    request.deadline.set_before(timeouts.idle, request.end);
     let result = poll_fn(|cx| {
         loop {
             let polled = exchange.poll_reply(cx);
             if !was_sent && exchange.is_sent() {
                 was_sent = true;
-                request.deadline.set(timeouts.first_byte);
+                request.deadline.set_before(timeouts.first_byte, request.end);
             } else if !was_sent && exchange.progress() != progress {
                 progress = exchange.progress();
-                request.deadline.set(timeouts.idle);
+                request.deadline.set_before(timeouts.idle, request.end);
             }
             if polled.is_pending() {
                 ready!(request.deadline.poll(cx));
-                return Poll::Ready(Err(if was_sent || exchange.is_held_up() {
+                let is_given_up = request.end.is_some_and(|end| end <= Instant::now());
+                return Poll::Ready(Err(if is_given_up {
+                    AttemptError::AttemptTimeout
+                } else if was_sent || exchange.is_held_up() {
                     AttemptError::FirstByteTimeout
                 } else {
                     AttemptError::ClientStalled

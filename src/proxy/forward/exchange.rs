@@ -141,6 +141,16 @@ impl Exchange {
         self.body
     }
 
+    /// Whether the request could be sent once more.
+    pub fn can_be_sent_again(&self) -> bool {
+        self.body.can_be_sent_again()
+    }
+
+    /// Lets go of what is kept of the request's body: its reply is the one for the client.
+    pub fn let_go_of_request(&mut self) {
+        self.body.let_go();
+    }
+
     /// Bytes received from the client so far.
     pub fn received(&self) -> u64 {
         self.body.received()
@@ -214,7 +224,6 @@ impl Exchange {
             // The backend decided without the body; the client will not send it.
             self.sending = Sending::Broken;
         }
-        self.body.let_go();
         Ok(head)
     }
 

@@ -58,8 +58,7 @@ impl RequestBody {
     }
 
     /// No body.
-    #[cfg(test)]
-    pub(super) fn empty() -> Self {
+    pub fn empty() -> Self {
         Self {
             source: Source::Empty,
             kept: Vec::new(),
