@@ -30,7 +30,7 @@
 //! `clock, config, telemetry, drain` ← `pool` ← `pins` ← `proxy` ← `control` ← `app, ctl` ← `main`.
 //!
 //! Within `proxy`, the folders do not import one another, except that `accept` runs the tunnels of `forward`;
-//! `proxy/mod.rs`, `attempts.rs`, `passage.rs`, `visit/`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
+//! `proxy/mod.rs`, `attempts.rs`, `hedge.rs`, `passage.rs`, `visit/`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
 //! `balance` open no socket and start no task; time and chance are their arguments.
 
 pub mod clock;

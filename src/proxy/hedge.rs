@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::attempts::{Request, Won, wanted_upgrade};
+use super::attempts::{Request, Won};
 use super::balance::Tried;
 use super::forward::{AttemptError, RequestBody, is_idempotent};
+use super::outgoing::wanted_upgrade;
 use super::visit::{Destination, Next, Visit};
 use super::{Journal, Proxy};
 use crate::telemetry::words::{DetourReason, Placement, RetryReason};

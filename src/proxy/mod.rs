@@ -32,6 +32,8 @@ mod hedge;
 
 mod journal;
 
+mod outgoing;
+
 mod passage;
 
 mod relay;
