@@ -25,6 +25,7 @@ use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, 
 use super::departures::Departures;
 use super::drain::{Drain, DrainOrder, History};
 use super::rebalance::Role;
+use super::state::PoolState;
 use crate::config::Pace;
 use crate::telemetry::counters::BackendCounters;
 use crate::telemetry::events::{Event, Events};
@@ -79,6 +80,8 @@ pub struct Backend {
     sheds_since: AtomicU32,
     /// Since when its pinned clients cannot be served, as [`Backend::drain_since`] counts; 0 while they can.
     unavailable_since: AtomicU64,
+    /// Since when it has been in use, as [`Backend::drain_since`] counts; 0 before the first time. See [`super::slow_start`].
+    in_use_since: AtomicU64,
     /// It has been in good health since the process began.
     was_healthy: AtomicBool,
     /// By worker; made when the first pin is used.
@@ -102,6 +105,8 @@ pub struct Backend {
     changed: Notify,
     counters: BackendCounters,
     events: Events,
+    /// Told when anything changes that counts for the pool as a whole.
+    pool: Arc<PoolState>,
 }
 
 struct Inner {
@@ -114,7 +119,14 @@ struct Inner {
 }
 
 impl Backend {
-    pub(super) fn new(id: BackendId, serial: u32, workers: usize, events: Events, now: Instant) -> Self {
+    pub(super) fn new(
+        id: BackendId,
+        serial: u32,
+        workers: usize,
+        events: Events,
+        pool: Arc<PoolState>,
+        now: Instant,
+    ) -> Self {
         let inner = Inner {
             condition: Condition::new(now),
             admin: AdminState::Enabled,
@@ -138,6 +150,7 @@ impl Backend {
             role: AtomicU8::new(Role::Settled as u8),
             sheds_since: AtomicU32::new(0),
             unavailable_since: AtomicU64::new(0),
+            in_use_since: AtomicU64::new(0),
             was_healthy: AtomicBool::new(false),
             pins: (0..workers).map(|_| OnceLock::new()).collect(),
             departures: OnceLock::new(),
@@ -151,6 +164,7 @@ impl Backend {
             changed: Notify::new(),
             counters: BackendCounters::new(workers),
             events,
+            pool,
         }
     }
 
@@ -254,6 +268,7 @@ impl Backend {
         let change = {
             let mut inner = self.lock();
             let change = inner.condition.observe(evidence, thresholds, now);
+            self.note_return(&inner, now);
             self.publish(&inner);
             self.note_availability(&inner, now);
             change
@@ -313,6 +328,7 @@ impl Backend {
             if before != admin {
                 inner.history = History::new();
             }
+            self.note_return(&inner, now);
             self.publish(&inner);
             self.note_availability(&inner, now);
             before
@@ -365,6 +381,25 @@ impl Backend {
         now.duration_since(self.known_since).checked_sub(then)
     }
 
+    /// Notes that it comes into use. Before [`Backend::publish`], so that whoever finds it in use finds since when.
+    fn note_return(&self, inner: &Inner, now: Instant) {
+        if inner.standing().is_in_use() && !self.standing().is_in_use() {
+            self.begin_warming(now);
+        }
+    }
+
+    /// Another life of its process begins here: nothing is warm yet.
+    pub fn begin_warming(&self, now: Instant) {
+        self.in_use_since.store(self.stamp(now), Ordering::Relaxed);
+        self.pool.note_return(now);
+    }
+
+    /// How long it has been in use since it came, or came back; `None` before.
+    pub fn in_use_for(&self, now: Instant) -> Option<Duration> {
+        let since = Duration::from_millis(self.in_use_since.load(Ordering::Relaxed).checked_sub(1)?);
+        Some(now.duration_since(self.known_since).saturating_sub(since))
+    }
+
     fn note_availability(&self, inner: &Inner, now: Instant) {
         let standing = inner.standing();
         let was_available = self.unavailable_since.load(Ordering::Relaxed) == 0;
@@ -391,8 +426,12 @@ impl Backend {
         let deadline = inner.drain.and_then(|drain| drain.deadline);
         self.drain_until.store(deadline.map_or(0, |deadline| self.stamp(deadline)), Ordering::Relaxed);
         self.is_drained.store(inner.drain.is_some_and(|drain| drain.drained.is_some()), Ordering::Relaxed);
-        self.weight.store(inner.weight_order.unwrap_or(inner.file_weight), Ordering::Relaxed);
-        self.standing.store(inner.standing().pack(), Ordering::Release);
+        let (weight, standing) = (inner.weight_order.unwrap_or(inner.file_weight), inner.standing().pack());
+        let had_weight = self.weight.swap(weight, Ordering::Relaxed) > 0;
+        let before = self.standing.swap(standing, Ordering::AcqRel);
+        if before != standing || had_weight != (weight > 0) {
+            self.pool.note_change();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -422,7 +461,12 @@ impl Backend {
 
 impl Inner {
     fn standing(&self) -> Standing {
-        Standing { health: self.condition.health(), admin: self.admin, memory: self.condition.memory() }
+        Standing {
+            health: self.condition.health(),
+            admin: self.admin,
+            memory: self.condition.memory(),
+            is_silent: self.condition.is_silent(),
+        }
     }
 }
 

@@ -163,7 +163,7 @@ impl Proxy {
         let member = &pool.members[destination.member];
         let slot = Slot::hold(request.view, request.pool, destination.member);
         let (parts, client) = (request.parts, request.client);
-        let own_lines = own_lines(request, visit, destination);
+        let own_lines = own_lines(request, visit, destination, self.clock.coarse_now());
         let upgrade = wanted_upgrade(parts);
         let head = RequestHead {
             method: &parts.method,
@@ -297,11 +297,11 @@ fn retry_reason(error: &AttemptError) -> Option<RetryReason> {
 
 /// What a backend is told: a new home about the client that was moved to it, and where sessions have one copy, who is to
 /// have it.
-fn own_lines(request: &Request<'_>, visit: &Visit, destination: &Destination) -> Vec<u8> {
+fn own_lines(request: &Request<'_>, visit: &Visit, destination: &Destination, now: Instant) -> Vec<u8> {
     let mut lines = Vec::new();
     let pool = request.view.pool(request.pool);
     if pool.settings.sessions == Sessions::Backup
-        && let Some(heir) = visit.heir(pool, destination.member)
+        && let Some(heir) = visit.heir(pool, destination.member, now)
     {
         let _ = write!(lines, "stickpin-heir: {}\r\n", pool.members[heir].backend.id().name);
     }

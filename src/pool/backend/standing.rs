@@ -11,6 +11,8 @@ pub struct Standing {
     pub admin: AdminState,
     /// Whether its process is gone; only meaningful while unhealthy.
     pub memory: Memory,
+    /// Whether the last probe was not answered in time: nobody should have to find out once more.
+    pub is_silent: bool,
 }
 
 impl Standing {
@@ -29,8 +31,18 @@ impl Standing {
         self.admin != AdminState::Disabled && self.health != Health::Unhealthy
     }
 
+    /// Its process is known not to run.
+    pub fn is_gone(self) -> bool {
+        self.health == Health::Unhealthy && self.memory == Memory::Gone
+    }
+
+    /// Its clients have come to it, and its caches are warm.
+    pub fn is_in_use(self) -> bool {
+        self.admin != AdminState::Disabled && matches!(self.health, Health::Healthy | Health::Suspect)
+    }
+
     pub(super) fn pack(self) -> u32 {
-        self.health as u32 | (self.admin as u32) << 8 | (self.memory as u32) << 16
+        self.health as u32 | (self.admin as u32) << 8 | (self.memory as u32) << 16 | u32::from(self.is_silent) << 24
     }
 
     pub(super) fn unpack(bits: u32) -> Self {
@@ -45,7 +57,7 @@ impl Standing {
             1 => AdminState::Draining,
             _ => AdminState::Disabled,
         };
-        let memory = if bits >> 16 == 0 { Memory::MayHold } else { Memory::Gone };
-        Self { health, admin, memory }
+        let memory = if bits >> 16 & 0xff == 0 { Memory::MayHold } else { Memory::Gone };
+        Self { health, admin, memory, is_silent: bits >> 24 != 0 }
     }
 }

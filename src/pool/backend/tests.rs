@@ -4,7 +4,8 @@ use crate::telemetry::events::Heard;
 const IDLE: Duration = Duration::from_secs(1800);
 
 fn backend(now: Instant) -> Backend {
-    Backend::new(BackendId { pool: "shop".into(), name: "app1".into() }, 0, 2, Events::default(), now)
+    let pool = Arc::new(PoolState::for_tests(now));
+    Backend::new(BackendId { pool: "shop".into(), name: "app1".into() }, 0, 2, Events::default(), pool, now)
 }
 
 #[test]

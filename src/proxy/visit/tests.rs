@@ -100,6 +100,7 @@ impl Site {
             active_pins: homes.iter().filter(|home| **home == *member.backend.id().name).count() as u64,
             weight: member.backend.weight(),
             is_in_service: member.backend.standing().is_available_for_new(),
+            is_of_later_tier: member.tier > self.snapshot.pools[0].state.spread().tier,
             role: member.backend.role(),
         };
         let loads: Vec<Load> = members.iter().map(load).collect();
@@ -117,7 +118,7 @@ impl Site {
     /// Who has the copy of the client's session.
     fn heir_of(&self, client: &Client) -> Option<String> {
         let (pool, visit) = (&self.snapshot.pools[0], self.begin(client));
-        let heir = visit.heir(pool, visit.pin()?.home as usize)?;
+        let heir = visit.heir(pool, visit.pin()?.home as usize, self.now)?;
         Some(pool.members[heir].backend.id().name.to_string())
     }
 
