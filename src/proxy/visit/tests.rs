@@ -27,6 +27,8 @@ const ONCE: Thresholds = Thresholds { healthy_after: 1, unhealthy_after: 1 };
 struct Site {
     sessions: Sessions,
     weights: BTreeMap<u32, u32>,
+    /// Backends of this number and above are of tier 1.
+    later_from: u32,
     /// Further keys of the pool.
     keys: &'static str,
     lasting: Lasting,
@@ -46,10 +48,11 @@ impl Site {
         let weights: BTreeMap<u32, u32> = (0..backends).map(|number| (number, 1)).collect();
         let lasting = Lasting::for_tests(&Arc::new(Registry::new(1)));
         let now = Instant::now();
-        let snapshot = snapshot((sessions, keys), &weights, &lasting, now);
+        let snapshot = snapshot((sessions, keys), (&weights, u32::MAX), &lasting, now);
         let mut site = Self {
             sessions,
             weights,
+            later_from: u32::MAX,
             keys,
             lasting,
             snapshot,
@@ -63,7 +66,8 @@ impl Site {
     }
 
     fn publish(&mut self) {
-        self.snapshot = snapshot((self.sessions, self.keys), &self.weights, &self.lasting, self.now);
+        let backends = (&self.weights, self.later_from);
+        self.snapshot = snapshot((self.sessions, self.keys), backends, &self.lasting, self.now);
         self.ids = NewIds::default();
     }
 
@@ -86,11 +90,19 @@ impl Site {
 
     fn kill(&self, name: &str) {
         self.backend(name).observe(Evidence::ProbeFailed(Failure::Refused), ONCE, self.now);
+        self.follow();
+    }
+
+    /// What the control plane does after a backend has changed.
+    fn follow(&self) {
+        let pool = &self.snapshot.pools[0];
+        pool.state.follow(&pool.members, pool.settings.panic_below.fraction());
     }
 
     fn recover(&self, name: &str) {
         self.backend(name).set_instance(self.wall);
         self.backend(name).observe(Evidence::ProbeOk, ONCE, self.now);
+        self.follow();
     }
 
     /// What the control plane does after it has counted.
@@ -153,14 +165,15 @@ struct Client {
 
 fn snapshot(
     (sessions, keys): (Sessions, &str),
-    weights: &BTreeMap<u32, u32>,
+    (weights, later_from): (&BTreeMap<u32, u32>, u32),
     lasting: &Lasting,
     now: Instant,
 ) -> Snapshot {
     let backends: Vec<_> = weights
         .iter()
         .map(|(number, weight)| {
-            format!("{{ name: app{number}, address: 127.0.0.1:{}, weight: {weight} }}", 20_000 + number)
+            let (port, tier) = (20_000 + number, u32::from(*number >= later_from));
+            format!("{{ name: app{number}, address: 127.0.0.1:{port}, weight: {weight}, tier: {tier} }}")
         })
         .collect();
     let text = format!(
@@ -338,6 +351,74 @@ fn the_orphans_of_a_killed_backend_spread_within_a_tenth_of_the_ideal() {
     }
     println!("{deaths} deaths: worst {worst:.3}, {beyond} beyond 1.10");
     assert_eq!(beyond, 0, "of {deaths} deaths; worst {worst:.3}");
+}
+
+/// How far the most loaded survivor is above its share, after each of the deaths: 64 clients for each unit of weight.
+fn peaks(site: &mut Site, clients: u32, deaths: &[&[u32]]) -> Vec<f64> {
+    let mut clients = vec![Client::default(); clients as usize];
+    clients.iter_mut().for_each(|client| {
+        site.visit(client);
+    });
+    let mut alive: BTreeMap<u32, u32> = site.weights.clone();
+    let mut peaks = Vec::new();
+    for dead in deaths {
+        for number in *dead {
+            site.kill(&name(*number));
+            alive.remove(number);
+        }
+        let mut counts = BTreeMap::<String, u32>::new();
+        for client in &mut clients {
+            *counts.entry(site.visit(client).0).or_default() += 1;
+        }
+        let first_tier = alive.keys().any(|number| *number < site.later_from);
+        alive.retain(|number, _| !first_tier || *number < site.later_from);
+        let weights: u32 = alive.values().sum();
+        let share = |number: &u32| clients.len() as f64 * f64::from(alive[number]) / f64::from(weights);
+        assert_eq!(counts.len(), alive.len(), "everybody alive has some, and nobody else: {counts:?}");
+        peaks.push(alive.keys().map(|number| f64::from(counts[&name(*number)]) / share(number)).fold(0.0, f64::max));
+        alive = site.weights.iter().map(|(number, weight)| (*number, *weight)).collect();
+        alive.retain(|number, _| site.backend(&name(*number)).standing().is_available_for_new());
+    }
+    peaks
+}
+
+/// As above, with weights from 1 to 3, and with a second death before anybody could come to rest.
+#[test]
+fn orphans_spread_by_weight_and_once_more_when_a_second_backend_dies() {
+    let (mut all, mut worst) = (Vec::new(), [0.0_f64; 2]);
+    for backends in 3..=12 {
+        for seed in 0..12 {
+            let mut site = Site::new(Sessions::External, backends, seed);
+            site.weights.iter_mut().for_each(|(number, weight)| *weight = 1 + number % 3);
+            site.publish();
+            let weights: u32 = site.weights.values().sum();
+            let peaks = peaks(&mut site, 64 * weights, &[&[0], &[1]]);
+            worst = [worst[0].max(peaks[0]), worst[1].max(peaks[1])];
+            all.extend(peaks);
+        }
+    }
+    let beyond = all.iter().filter(|peak| **peak > 1.10).count();
+    println!("{} deaths: worst {worst:.3?}, {beyond} beyond 1.10", all.len());
+    assert_eq!(beyond, 0, "of {} deaths; worst {worst:.3?}", all.len());
+}
+
+#[test]
+fn a_tier_that_is_lost_spreads_over_the_next_one() {
+    let (mut all, mut worst) = (Vec::new(), 0.0_f64);
+    for (first, later) in [(1, 2), (2, 2), (3, 3), (4, 2), (2, 5), (6, 6), (8, 4)] {
+        for seed in 0..12 {
+            let mut site = Site::new(Sessions::External, first + later, seed);
+            site.later_from = first;
+            site.publish();
+            let lost: Vec<u32> = (0..first).collect();
+            let peaks = peaks(&mut site, 64 * (first + later), &[&lost]);
+            worst = worst.max(peaks[0]);
+            all.extend(peaks);
+        }
+    }
+    let beyond = all.iter().filter(|peak| **peak > 1.10).count();
+    println!("{} tiers lost: worst {worst:.3}, {beyond} beyond 1.10", all.len());
+    assert_eq!(beyond, 0, "of {} tiers; worst {worst:.3}", all.len());
 }
 
 /// Scale-out from three to four at one percent a minute, with idle clients and exact counts.
