@@ -24,27 +24,27 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ONCE: Thresholds = Thresholds { healthy_after: 1, unhealthy_after: 1 };
 
 /// A pool in front of nothing: names and weights, and what is known of its backends.
-struct Site {
-    sessions: Sessions,
-    weights: BTreeMap<u32, u32>,
+pub(super) struct Site {
+    pub(super) sessions: Sessions,
+    pub(super) weights: BTreeMap<u32, u32>,
     /// Backends of this number and above are of tier 1.
-    later_from: u32,
+    pub(super) later_from: u32,
     /// Further keys of the pool.
-    keys: &'static str,
-    lasting: Lasting,
-    snapshot: Snapshot,
-    now: Instant,
-    wall: u32,
-    rng: Rng,
-    ids: NewIds,
+    pub(super) keys: &'static str,
+    pub(super) lasting: Lasting,
+    pub(super) snapshot: Snapshot,
+    pub(super) now: Instant,
+    pub(super) wall: u32,
+    pub(super) rng: Rng,
+    pub(super) ids: NewIds,
 }
 
 impl Site {
-    fn new(sessions: Sessions, backends: u32, seed: u64) -> Self {
+    pub(super) fn new(sessions: Sessions, backends: u32, seed: u64) -> Self {
         Self::with(sessions, backends, seed, "")
     }
 
-    fn with(sessions: Sessions, backends: u32, seed: u64, keys: &'static str) -> Self {
+    pub(super) fn with(sessions: Sessions, backends: u32, seed: u64, keys: &'static str) -> Self {
         let weights: BTreeMap<u32, u32> = (0..backends).map(|number| (number, 1)).collect();
         let lasting = Lasting::for_tests(&Arc::new(Registry::new(1)));
         let now = Instant::now();
@@ -65,48 +65,53 @@ impl Site {
         site
     }
 
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         let backends = (&self.weights, self.later_from);
         self.snapshot = snapshot((self.sessions, self.keys), backends, &self.lasting, self.now);
         self.ids = NewIds::default();
     }
 
-    fn pass(&mut self, seconds: u32) {
+    pub(super) fn pass(&mut self, seconds: u32) {
         self.now += Duration::from_secs(seconds.into());
         self.wall += seconds;
     }
 
-    fn backend(&self, name: &str) -> &Arc<Backend> {
+    pub(super) fn backend(&self, name: &str) -> &Arc<Backend> {
         let members = &self.snapshot.pools[0].members;
         &members.iter().find(|member| *member.backend.id().name == *name).expect("it is in the pool").backend
     }
 
-    fn heal_all(&mut self) {
+    pub(super) fn heal_all(&mut self) {
         let now = self.now;
         self.snapshot.pools[0].members.iter().for_each(|member| {
             member.backend.observe(Evidence::ProbeOk, ONCE, now);
         });
     }
 
-    fn kill(&self, name: &str) {
-        self.backend(name).observe(Evidence::ProbeFailed(Failure::Refused), ONCE, self.now);
+    pub(super) fn kill(&self, name: &str) {
+        self.fail(name, Failure::Refused);
+    }
+
+    /// A probe fails there, which is enough.
+    pub(super) fn fail(&self, name: &str, failure: Failure) {
+        self.backend(name).observe(Evidence::ProbeFailed(failure), ONCE, self.now);
         self.follow();
     }
 
     /// What the control plane does after a backend has changed.
-    fn follow(&self) {
+    pub(super) fn follow(&self) {
         let pool = &self.snapshot.pools[0];
         pool.state.follow(&pool.members, pool.settings.panic_below.fraction());
     }
 
-    fn recover(&self, name: &str) {
+    pub(super) fn recover(&self, name: &str) {
         self.backend(name).set_instance(self.wall);
         self.backend(name).observe(Evidence::ProbeOk, ONCE, self.now);
         self.follow();
     }
 
     /// What the control plane does after it has counted.
-    fn give_roles(&self, homes: &[String]) {
+    pub(super) fn give_roles(&self, homes: &[String]) {
         let members = &self.snapshot.pools[0].members;
         let load = |member: &Member| Load {
             active_pins: homes.iter().filter(|home| **home == *member.backend.id().name).count() as u64,
@@ -120,7 +125,7 @@ impl Site {
     }
 
     /// A request of the client comes in.
-    fn begin(&self, client: &Client) -> Visit {
+    pub(super) fn begin(&self, client: &Client) -> Visit {
         let headers = client.cookie.clone().map(|cookie| (COOKIE, cookie)).into_iter().collect();
         let client = &|| LOCALHOST;
         let arrival = Arrival { client, headers: &headers, path: "/", path_and_query: "/", now: self.wall };
@@ -128,19 +133,28 @@ impl Site {
     }
 
     /// Who has the copy of the client's session.
-    fn heir_of(&self, client: &Client) -> Option<String> {
+    pub(super) fn heir_of(&self, client: &Client) -> Option<String> {
         let (pool, visit) = (&self.snapshot.pools[0], self.begin(client));
         let heir = visit.heir(pool, visit.pin()?.home as usize, self.now)?;
         Some(pool.members[heir].backend.id().name.to_string())
     }
 
     /// One request; gives where it went and what that was, and the client keeps the cookie that it gets.
-    fn visit(&mut self, client: &mut Client) -> (String, Placement) {
+    pub(super) fn visit(&mut self, client: &mut Client) -> (String, Placement) {
+        self.visit_after(client, &[]).unwrap_or_else(|next| panic!("{next:?}"))
+    }
+
+    /// The same, when the request has failed at these already; what is to be done when nobody serves it.
+    pub(super) fn visit_after(&mut self, client: &mut Client, failed: &[&str]) -> Result<(String, Placement), Next> {
         let mut visit = self.begin(client);
         let pool = &self.snapshot.pools[0];
         let mut balancer = Balancer::new(pool.settings.balance, &pool.members, 0);
-        let next = visit.next(pool, &mut balancer, &Tried::default(), true, &mut self.rng, self.now);
-        let Next::Go(destination) = next else { panic!("{next:?}") };
+        let mut tried = Tried::default();
+        let has_failed = |member: &Member| failed.contains(&&*member.backend.id().name);
+        let indices = pool.members.iter().enumerate().filter(|(_, member)| has_failed(member));
+        indices.for_each(|(index, _)| tried.insert(index));
+        let next = visit.next(pool, &mut balancer, &tried, true, &mut self.rng, self.now);
+        let Next::Go(destination) = next else { return Err(next) };
         visit.served(pool, &destination, || self.ids.draw(&pool.members, destination.member, &mut self.rng));
         let mut reply = HeaderMap::new();
         assert!(visit.obey(pool, None, false));
@@ -154,13 +168,13 @@ impl Site {
         if matches!(destination.placement, Placement::New | Placement::Rehomed(_)) {
             backend.pinned_one();
         }
-        (backend.id().name.to_string(), destination.placement)
+        Ok((backend.id().name.to_string(), destination.placement))
     }
 }
 
 #[derive(Clone, Default)]
-struct Client {
-    cookie: Option<HeaderValue>,
+pub(super) struct Client {
+    pub(super) cookie: Option<HeaderValue>,
 }
 
 fn snapshot(
@@ -210,7 +224,7 @@ fn draw_event(site: &mut Site) -> Event {
     }
 }
 
-fn name(number: u32) -> String {
+pub(super) fn name(number: u32) -> String {
     format!("app{number}")
 }
 
