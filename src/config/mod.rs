@@ -32,7 +32,7 @@ use ipnet::IpNet;
 
 pub use problem::{Problem, Problems};
 pub use schema::schema;
-pub use units::{Pace, Percent, Weight, duration, written};
+pub use units::{Pace, Percent, Tier, Weight, duration, written};
 
 /// Everything the file says, with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -155,6 +155,10 @@ pub struct Pool {
     pub retry: Retry,
     /// Deadlines of a request.
     pub timeouts: Timeouts,
+    /// How long the share of a backend rises that comes, or comes back; zero for not at all.
+    pub slow_start: Duration,
+    /// The share of available backends below which health is ignored for spreading new clients; 0 for never.
+    pub panic_below: Percent,
     /// In file order; at least one, names unique in the pool.
     pub backends: Vec<Backend>,
 }
@@ -172,6 +176,8 @@ pub struct Backend {
     pub route: Option<Arc<str>>,
     /// Active pins beyond which it gets no new client; `None` for no bound.
     pub max_pins: Option<u64>,
+    /// Used when the tiers before have no available backend; 0 to [`Tier::MAX`].
+    pub tier: u8,
 }
 
 /// Where the app keeps its sessions.

@@ -593,6 +593,12 @@ fn each_mistake_in_a_pool_is_named_with_its_place() {
         ),
         ("timeouts: { attempt: 0s }".to_owned(), "timeouts.attempt: expected a duration above 0s, found \"0s\""),
         ("retry: { budget: 200% }".to_owned(), "retry.budget: expected 0% to 100%, found \"200%\""),
+        ("panic_below: 30".to_owned(), "panic_below: expected 0% to 100%, found 30"),
+        ("panic_below: 101%".to_owned(), "panic_below: expected 0% to 100%, found \"101%\""),
+        (
+            "slow_start: 30".to_owned(),
+            "slow_start: expected a duration with its unit (ms, s, m, h or d) such as 500ms, 2s, 30m, 12h or 1d, found 30",
+        ),
         ("timeouts: { connect: 0s }".to_owned(), "timeouts.connect: expected a duration above 0s, found \"0s\""),
         (
             "timeouts: { first_bite: 1s }".to_owned(),
@@ -631,6 +637,10 @@ fn each_mistake_in_backends_is_named_with_its_place() {
         (
             "    backends:\n    - 127.0.0.1:0",
             "5: pools.p.backends[0]: expected a port from 1 to 65535, found \"127.0.0.1:0\"",
+        ),
+        (
+            "    backends:\n    - { address: '127.0.0.1:1', tier: 16 }",
+            "5: pools.p.backends[0].tier: expected 0 to 15, found 16",
         ),
         (
             "    backends:\n    - { address: '127.0.0.1:1', max_pins: 0 }",

@@ -23,7 +23,7 @@ pub(super) use http::{
 };
 pub(super) use name::{BackendName, FilePath, is_pool_name};
 pub(super) use net::{Address, BackendAddress, CookieDomain, Network, RedisUrl};
-pub use number::{Percent, Weight};
+pub use number::{Percent, Tier, Weight};
 pub(super) use number::{Ratio, Whole};
 pub use pace::Pace;
 pub(super) use scalar::{Scalar, scalar};

@@ -9,7 +9,7 @@ use super::read::{Entries, Full, Given, Short};
 use super::units::{
     Address, BackendAddress, BackendName, ClaimName, CookieDomain, CookieName, CookiePath, FilePath, Header,
     HedgeAfter, HostHeader, Network, NonZeroTime, Pace, ParameterName, PathPrefix, Percent, Ratio, RedisUrl,
-    RequestTarget, Size, Statuses, Time, Weight, Whole,
+    RequestTarget, Size, Statuses, Tier, Time, Weight, Whole,
 };
 use super::words::{HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, ProbeMethod, Separator};
 use super::{
@@ -147,6 +147,12 @@ pub(super) struct Pool {
     pub(super) retry: Given<Retry>,
     /// Deadlines of a request.
     pub(super) timeouts: Given<Timeouts>,
+    /// The share of new clients and orphans of a backend that comes, or comes back, rises from a tenth to all of it over
+    /// this time. Default: 0s, not at all.
+    pub(super) slow_start: Given<Time>,
+    /// When fewer than this share of the enabled backends are available, health is ignored for spreading new clients. 0%:
+    /// never. Default: 30%.
+    pub(super) panic_below: Given<Percent>,
     /// The backends, as address or spelled out; at least one.
     pub(super) backends: Given<Vec<Given<Short<BackendAddress, Backend>>>>,
 }
@@ -447,6 +453,8 @@ pub(super) struct Backend {
     pub(super) route: Given<BackendName>,
     /// Active pins beyond which it gets no new client, 1 to 100000000. Default: no bound.
     pub(super) max_pins: Given<Whole<1, 100_000_000>>,
+    /// Used for new clients and orphans when the tiers before have no available backend, 0 to 15. Default: 0.
+    pub(super) tier: Given<Tier>,
 }
 
 impl Full for AccessLog {}

@@ -11,6 +11,8 @@ pub mod admin;
 
 mod pins;
 
+mod spread;
+
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -85,6 +87,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
     tokio::task::spawn_local(health::run(Arc::clone(&published), drain.clone()));
     tokio::task::spawn_local(settle(Arc::clone(&published), settled));
     tokio::task::spawn_local(count_pins(Arc::clone(&published)));
+    tokio::task::spawn_local(spread::follow(Arc::clone(&published), Arc::clone(&reloader.lasting.registry)));
     if let Some((listener, token)) = admin {
         let listener = TcpListener::from_std(listener)?;
         let shared = Arc::clone(&shared);

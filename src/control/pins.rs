@@ -53,13 +53,20 @@ fn tell_if_full(pool: &Pool, full: &mut HashSet<Arc<str>>) {
 
 /// Says who gives clients away, and who takes them; logged when it begins and when it ends.
 fn assign_roles(pool: &Pool, wall_seconds: u32) {
+    let tier_in_use = pool.state.spread().tier;
     let loads: Vec<Load> = pool
         .members
         .iter()
         .map(|member| {
             let (backend, standing) = (&member.backend, member.backend.standing());
             let is_in_service = standing.is_available_for_new() && standing.health != Health::Starting;
-            Load { active_pins: backend.active_pins(), weight: backend.weight(), is_in_service, role: backend.role() }
+            Load {
+                active_pins: backend.active_pins(),
+                weight: backend.weight(),
+                is_in_service,
+                is_of_later_tier: member.tier > tier_in_use,
+                role: backend.role(),
+            }
         })
         .collect();
     let roles = match &pool.settings.rebalance {

@@ -44,6 +44,7 @@ pub(super) fn backend(view: &Value) -> String {
         ["weight".to_owned(), weight(view)],
         ["health".to_owned(), format!("{}, for {} s", health(view), word(&view["changed_seconds_ago"]))],
         ["admin state".to_owned(), word(&view["admin_state"])],
+        ["tier".to_owned(), word(&view["tier"])],
         ["active pins".to_owned(), word(&view["active_pins"])],
         ["in flight".to_owned(), word(&view["in_flight"])],
     ];
@@ -100,6 +101,10 @@ pub(super) fn event(name: &str, data: &Value) -> String {
             format!("{} {} -> {}{cause}", backend(), of("from"), of("to"))
         }
         "drained" => backend(),
+        "panic" => {
+            let word = if data["panicking"] == true { "health is ignored for new clients" } else { "over" };
+            format!("{} {word}", of("pool"))
+        }
         "reload" if data["result"] == "ok" => format!("generation {} is in effect", of("generation")),
         "reload" => format!("nothing was changed: {}", of("error")),
         "lagged" => return format!("{} events were missed", of("missed")),

@@ -239,7 +239,7 @@ impl Proxy {
         let member = &pool.members[destination.member];
         let slot = Slot::hold(request.view, request.pool, destination.member);
         let (parts, client) = (request.parts, request.client);
-        let own_lines = own_lines(request, visit, &destination);
+        let own_lines = own_lines(request, visit, &destination, self.clock.coarse_now());
         let upgrade = wanted_upgrade(parts);
         let head = RequestHead {
             method: &parts.method,

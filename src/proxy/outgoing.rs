@@ -6,6 +6,8 @@ use std::io::Write as _;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, header};
 
+use tokio::time::Instant;
+
 use super::attempts::Request;
 use super::client_connection::ClientConnection;
 use super::forward::ReplyHead;
@@ -15,11 +17,11 @@ use crate::config::Sessions;
 
 /// What a backend is told: a new home about the client that was moved to it, and where sessions have one copy, who is to
 /// have it.
-pub(super) fn own_lines(request: &Request<'_>, visit: &Visit, destination: &Destination) -> Vec<u8> {
+pub(super) fn own_lines(request: &Request<'_>, visit: &Visit, destination: &Destination, now: Instant) -> Vec<u8> {
     let mut lines = Vec::new();
     let pool = request.view.pool(request.pool);
     if pool.settings.sessions == Sessions::Backup
-        && let Some(heir) = visit.heir(pool, destination.member)
+        && let Some(heir) = visit.heir(pool, destination.member, now)
     {
         let _ = write!(lines, "stickpin-heir: {}\r\n", pool.members[heir].backend.id().name);
     }

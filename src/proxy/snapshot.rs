@@ -19,7 +19,7 @@ use crate::config::{self, AccessLogTarget, Config, CookieAffinity, HomeBy, PinOn
 use crate::pins::Stores;
 use crate::pool::recent::RecentPins;
 use crate::pool::sessions::Permits;
-use crate::pool::{BackendId, Member, Registry};
+use crate::pool::{BackendId, Member, PoolState, Registry, Warming};
 use crate::telemetry::counters::PoolCounters;
 
 /// A client that is pinned by hash counts as active for this long after its last request.
@@ -88,6 +88,8 @@ pub struct Pool {
     pub members: Vec<Member>,
     /// Its counters, which outlive the snapshot.
     pub counters: Arc<PoolCounters>,
+    /// What is known of it as a whole, which outlives the snapshot too.
+    pub state: Arc<PoolState>,
     /// What may be done to its pinned clients.
     pub permits: Permits,
     /// How its clients keep coming back.
@@ -182,6 +184,11 @@ impl Pool {
         now.duration_since(self.made_at)
     }
 
+    /// `Some` while one of its backends may be warming.
+    pub fn warming(&self, now: Instant) -> Option<Warming> {
+        self.state.warming(self.settings.slow_start, now)
+    }
+
     /// How long a client counts as active after its last request; zero where there are no pins.
     pub fn active_for(&self) -> Duration {
         if matches!(self.affinity, Affinity::Off) { Duration::ZERO } else { self.idle_timeout }
@@ -234,9 +241,11 @@ impl Pool {
             if settings.health.probe == config::Probe::Off {
                 state.assume_healthy(now);
             }
-            Member { backend: state, address: backend.address, max_pins: backend.max_pins }
+            Member { backend: state, address: backend.address, max_pins: backend.max_pins, tier: backend.tier }
         };
         let members: Vec<Member> = settings.backends.iter().map(member).collect();
+        let state = lasting.registry.pool_state(&settings.name, now);
+        state.follow(&members, settings.panic_below.fraction());
         let affinity = match &settings.affinity {
             config::Affinity::Off => Affinity::Off,
             config::Affinity::Cookie(cookie) => Affinity::Cookie(Cookie::new(cookie, settings, keys)),
@@ -259,6 +268,7 @@ impl Pool {
             settings: settings.clone(),
             members,
             counters: lasting.registry.pool(&settings.name),
+            state,
             affinity,
             limits,
             idle_timeout,

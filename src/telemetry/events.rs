@@ -45,6 +45,13 @@ pub enum Event {
         /// The backend's name.
         backend: Arc<str>,
     },
+    /// A pool begins to ignore health for spreading new clients, or stops to.
+    Panic {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// Whether it does now.
+        panicking: bool,
+    },
     /// The configuration was read again: the generation that took effect, or why nothing was changed.
     Reload(Result<u64, String>),
 }
@@ -56,6 +63,7 @@ impl Event {
             Self::Health { .. } => "health",
             Self::AdminState { .. } => "admin_state",
             Self::Drained { .. } => "drained",
+            Self::Panic { .. } => "panic",
             Self::Reload(_) => "reload",
         }
     }

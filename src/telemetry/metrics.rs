@@ -48,6 +48,8 @@ pub struct PoolScrape {
     pub name: Arc<str>,
     /// Its counters.
     pub counters: Arc<PoolCounters>,
+    /// Whether health is ignored for spreading new clients.
+    pub panicking: bool,
     /// In the order of the file.
     pub backends: Vec<BackendScrape>,
     /// Its learned pins, where it has them.
@@ -211,6 +213,15 @@ impl Scrape {
         Ok(())
     }
 
+    fn panicking(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Whether too few backends are available, so that health is ignored for spreading new clients.";
+        let mut metric = encoder.encode_descriptor("pool_panicking", help, None, MetricType::Gauge)?;
+        for pool in &self.pools {
+            gauge(&mut metric, [("pool", &*pool.name)], &u64::from(pool.panicking))?;
+        }
+        Ok(())
+    }
+
     fn pin_stores(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let stores = || self.pools.iter().filter_map(|pool| Some((&*pool.name, pool.pin_store.as_ref()?)));
         let shared = || stores().filter_map(|(pool, store)| Some((pool, store.shared.as_ref()?)));
@@ -331,6 +342,7 @@ impl Collector for Scrape {
         self.sessions_lost(&mut encoder)?;
         self.active_pins(&mut encoder)?;
         self.pin_stores(&mut encoder)?;
+        self.panicking(&mut encoder)?;
         self.health(&mut encoder)?;
         self.in_flight(&mut encoder)?;
         self.backend_connections(&mut encoder)?;
@@ -423,6 +435,7 @@ mod tests {
             pools: vec![PoolScrape {
                 name: "shop".into(),
                 counters: Arc::new(counters),
+                panicking: true,
                 backends: vec![backend("app1", &app1)],
                 pin_store: Some(PinStoreScrape {
                     pins: 5,

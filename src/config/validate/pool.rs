@@ -13,7 +13,7 @@ use super::{items, non_zero, not_empty, secs, time};
 use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
-    self, BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Weight,
+    self, BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Tier, Weight,
     is_pool_name,
 };
 use crate::config::words::{LostWord, Off};
@@ -109,6 +109,8 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         health: health(report, &at.key("health"), yaml.health),
         retry: retry(report, &at.key("retry"), yaml.retry.or(yaml::Retry::default()), sessions),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
+        slow_start: time(yaml.slow_start, secs(0)),
+        panic_below: yaml.panic_below.or(Percent::new(30.0).expect("30 is within 0 to 100")),
         backends,
     }
 }
@@ -320,6 +322,7 @@ fn backends(
             weight: yaml.weight.or(Weight::default()),
             route: given_route,
             max_pins: yaml.max_pins.option().map(|most| most.get().into()),
+            tier: yaml.tier.or(Tier::default()).get(),
         });
     }
     if all_known && !backends.is_empty() && backends.iter().all(|backend| backend.weight.get() == 0) {

@@ -85,6 +85,7 @@ fn fields(event: &Event) -> Value {
             json!({ "pool": **pool, "backend": **backend, "from": from, "to": to })
         }
         Event::Drained { pool, backend } => json!({ "pool": **pool, "backend": **backend }),
+        Event::Panic { pool, panicking } => json!({ "pool": **pool, "panicking": panicking }),
         Event::Reload(Ok(generation)) => json!({ "result": "ok", "generation": generation }),
         Event::Reload(Err(error)) => json!({ "result": "failed", "error": error }),
     }

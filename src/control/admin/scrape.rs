@@ -34,6 +34,7 @@ fn pool(pool: &Pool) -> PoolScrape {
     PoolScrape {
         name: Arc::clone(&pool.settings.name),
         counters: Arc::clone(&pool.counters),
+        panicking: pool.state.spread().is_panicking(),
         backends: pool.members.iter().map(backend).collect(),
         pin_store: match &pool.affinity {
             Affinity::AppSession(session) => Some(pin_store(&session.store)),

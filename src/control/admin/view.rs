@@ -12,7 +12,7 @@ use crate::config::{Affinity, Balance, Sessions};
 use crate::pins::Standing;
 use crate::pool::drain::{Drain, Leaving};
 use crate::pool::sessions::{HomeState, Permit};
-use crate::pool::{AdminState, Health, Member, Memory};
+use crate::pool::{AdminState, Health, Member, Memory, slow_start};
 use crate::proxy::snapshot::{self, Pool, Snapshot};
 use crate::telemetry::words::Placement;
 
@@ -119,6 +119,10 @@ pub(super) struct PoolView {
     sessions: SessionsView,
     balance: BalanceView,
     affinity: AffinityView,
+    /// The tier that new clients are placed in: the first one with an available backend.
+    tier_in_use: u8,
+    /// Whether too few backends are available, so that health is ignored for spreading new clients.
+    panicking: bool,
     /// In the order of the file.
     backends: Vec<BackendView>,
     /// Requests so far by what was decided for them; only what occurred.
@@ -173,6 +177,8 @@ impl PoolView {
             sessions: pool.settings.sessions.into(),
             balance: pool.settings.balance.into(),
             affinity: (&pool.settings.affinity).into(),
+            tier_in_use: pool.state.spread().tier,
+            panicking: pool.state.spread().is_panicking(),
             backends: pool.members.iter().map(|member| BackendView::of(pool, member, now)).collect(),
             pin_store: match &pool.affinity {
                 snapshot::Affinity::AppSession(session) => Some(PinStoreView::of(session.store.standing())),
@@ -209,6 +215,8 @@ pub(super) struct BackendView {
     /// What the file says, while an order stands in for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     file_weight: Option<u32>,
+    /// Used for new clients and orphans when the tiers before have no available backend.
+    tier: u8,
     health: HealthView,
     admin_state: AdminStateView,
     /// Clients that used their pin here within the idle timeout.
@@ -220,6 +228,9 @@ pub(super) struct BackendView {
     in_flight: u32,
     /// Seconds since `health` changed.
     changed_seconds_ago: u64,
+    /// Seconds until it gets its whole share of new clients and orphans; only while its slow start goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slow_start_seconds_left: Option<u64>,
     /// Whether it may still hold its sessions; only while unhealthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<MemoryView>,
@@ -237,12 +248,16 @@ impl BackendView {
             address: member.address.to_string(),
             weight: backend.weight(),
             file_weight: backend.weight_order().map(|(_, file)| file),
+            tier: member.tier,
             health: standing.health.into(),
             admin_state: standing.admin.into(),
             active_pins: backend.active_pins(),
             max_pins: member.max_pins,
             in_flight: backend.in_flight(),
             changed_seconds_ago: now.monotonic.saturating_duration_since(backend.health_changed_at()).as_secs(),
+            slow_start_seconds_left: slow_start::left(backend, pool.settings.slow_start, now.monotonic)
+                .filter(|_| standing.is_in_use())
+                .map(|left| left.as_secs_f64().ceil() as u64),
             memory: (standing.health == Health::Unhealthy).then(|| standing.memory.into()),
             drain: backend.drain().map(|drain| DrainView::of(drain, pool, member, now)),
         }

@@ -211,6 +211,7 @@ impl Prober {
             None => return,
         };
         if self.backend.set_instance(instance) {
+            self.backend.begin_warming(Instant::now());
             let id = self.backend.id();
             tracing::info!(pool = &*id.pool, backend = &*id.name, "another instance answers");
         }

@@ -19,11 +19,12 @@ pub(super) struct State {
     pub(super) health: Health,
     pub(super) admin: AdminState,
     pub(super) weight: u32,
+    pub(super) tier: u8,
 }
 
 impl State {
     pub(super) const fn healthy(weight: u32) -> Self {
-        Self { health: Health::Healthy, admin: AdminState::Enabled, weight }
+        Self { health: Health::Healthy, admin: AdminState::Enabled, weight, tier: 0 }
     }
 
     /// Health × admin state × weight 0 or 1.
@@ -32,7 +33,8 @@ impl State {
         let mut all = [Self::healthy(0); 24];
         let mut at = 0;
         while at < all.len() {
-            all[at] = Self { health: Health::ALL[at % 4], admin: admins[at / 4 % 3], weight: (at / 12) as u32 };
+            all[at] =
+                Self { health: Health::ALL[at % 4], admin: admins[at / 4 % 3], weight: (at / 12) as u32, tier: 0 };
             at += 1;
         }
         all
@@ -58,7 +60,7 @@ pub(super) fn pool(states: &[State]) -> Vec<Member> {
         backend.set_admin_state(state.admin, None, now);
         backend.set_file_weight(state.weight);
         assert_eq!((backend.standing().health, backend.standing().admin), (state.health, state.admin));
-        Member { backend, address: ([127, 0, 0, 1], 9000).into(), max_pins: None }
+        Member { backend, address: ([127, 0, 0, 1], 9000).into(), max_pins: None, tier: state.tier }
     };
     states.iter().enumerate().map(member).collect()
 }

@@ -101,7 +101,8 @@ fn follow_key(hash: &Hash, pool: &Pool, arrival: &Arrival<'_>) -> (Carrier, Opti
         let is_rejected = hash.without_key == WithoutKey::Reject;
         return (if is_rejected { Carrier::KeyMissing } else { Carrier::Hash }, Some(Opened::None));
     };
-    // Whoever has a weight is hashed to, whatever its health: a backend that comes back has its clients again.
+    // Whoever is one of `pool::members_of_first_tier` is hashed to, whatever its health: a backend that comes back has its
+    // clients again. An heir is of that tier where everybody is taken for available.
     let home = heir(id, &pool.members, None, |_, _| true);
     let pin = |home: usize| {
         let instance = pool.members[home].backend.instance();

@@ -155,7 +155,7 @@ fn under_backup_a_suspect_heir_still_has_the_only_copy() {
     let (first, reply) = site.visit("");
     let cookie = pair(&reply);
     let (visit, ..) = site.go(&cookie, &Tried::default());
-    let told = visit.heir(&site.snapshot.pools[0], first.member).unwrap(); // Stickpin-Heir
+    let told = visit.heir(&site.snapshot.pools[0], first.member, site.now).unwrap(); // Stickpin-Heir
     site.observe(told, Evidence::TrafficFailed(Failure::Silent), 3); // suspect: still available
     site.observe(first.member, Evidence::ProbeFailed(Failure::Refused), 1);
     assert_eq!(site.visit(&cookie).0.member, told);

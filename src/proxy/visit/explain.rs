@@ -106,8 +106,8 @@ impl Visit {
                 None => is_pinned.then_some(HomeState::Removed),
             },
             is_another_instance: pin.is_some_and(|pin| self.lost_with_instance(&pin, pool)),
-            heir: self.pin_id.filter(|_| is_pinned).and_then(|id| self.heir_of(id, pool, home, &tried)),
-            course: if is_pinned { self.course_of_pinned(pool, now) } else { self.course_of_new(pool) },
+            heir: self.pin_id.filter(|_| is_pinned).and_then(|id| self.heir_of(id, pool, home, &tried, now)),
+            course: if is_pinned { self.course_of_pinned(pool, now) } else { self.course_of_new(pool, now) },
         }
     }
 
@@ -125,22 +125,23 @@ impl Visit {
         }
     }
 
-    fn course_of_new(&self, pool: &Pool) -> Answer {
+    fn course_of_new(&self, pool: &Pool, now: Instant) -> Answer {
         let known_by = match &self.carrier {
             Carrier::KeyMissing => return Answer::Refuse,
             Carrier::Session(session) => session.presented.map(|presented| presented.pin_id),
             Carrier::Cookie | Carrier::Hash => None,
         };
-        match known_by.and_then(|id| place_of_unknown(id, pool, &Tried::default())) {
+        match known_by.and_then(|id| place_of_unknown(id, pool, &Tried::default(), now)) {
             Some(to) => Answer::Go { to, placement: Placement::New, session_lost: None },
-            None if !pool.members.iter().any(|member| !member.is_full() && serves_new(member)) => Answer::Nobody,
+            None if !pool.members.iter().any(|member| !member.is_full() && serves_new(pool, member)) => Answer::Nobody,
             None => Answer::Balanced,
         }
     }
 }
 
 /// Whether new clients can be placed here, if need be.
-fn serves_new(member: &Member) -> bool {
+fn serves_new(pool: &Pool, member: &Member) -> bool {
     let standing = member.backend.standing();
-    standing.health != Health::Unhealthy && standing.admin != AdminState::Disabled
+    (standing.health != Health::Unhealthy && standing.admin != AdminState::Disabled)
+        || pool.state.spread().ignores_health_of(member)
 }

@@ -16,6 +16,9 @@ mod next;
 mod cases;
 
 #[cfg(test)]
+mod outages;
+
+#[cfg(test)]
 mod tests;
 
 pub(super) use leave::owner as pin_owner;

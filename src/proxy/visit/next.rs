@@ -6,14 +6,14 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::{Carrier, Destination, Moved, Next, Visit};
-use crate::config::Sessions;
+use crate::config::{HomeBy, Sessions};
 use crate::pool::rebalance::{self, Role};
 use crate::pool::sessions::HomeState;
-use crate::pool::{Member, heir, instance};
+use crate::pool::{AdminState, Member, Panic, Warming, by_tier, heir, heir_of_rank, instance};
 use crate::proxy::affinity::rehome::{Course, Policy, course, course_after_drain, home_state};
 use crate::proxy::affinity::{Detour, Opened, Pin};
-use crate::proxy::balance::{Balancer, Tried};
-use crate::proxy::snapshot::Pool;
+use crate::proxy::balance::{Balancer, Circumstances, Tried};
+use crate::proxy::snapshot::{Affinity, Pool};
 use crate::telemetry::words::{DetourReason, Placement, RehomeReason};
 
 impl Visit {
@@ -32,20 +32,20 @@ impl Visit {
             Some(Opened::Valid(pin) | Opened::OldKey(pin)) => self.next_of_pinned(&pin, pool, tried, has_waited, now),
             Some(Opened::UnknownBackend(orphan)) => {
                 let course = course(policy(pool), HomeState::Removed, has_waited, false);
-                self.follow(course, pool, None, orphan.id, orphan.detour, tried)
+                self.follow(course, pool, None, (orphan.id, orphan.detour), tried, now)
             }
             Some(Opened::None | Opened::Expired | Opened::Forged) => match &self.carrier {
-                Carrier::Hash | Carrier::KeyMissing => unpinned(pool, balancer, tried, rng),
+                Carrier::Hash | Carrier::KeyMissing => unpinned(pool, balancer, tried, rng, now),
                 Carrier::Cookie | Carrier::Session(_) => self.welcome(pool, balancer, tried, rng, now),
             },
-            None => unpinned(pool, balancer, tried, rng),
+            None => unpinned(pool, balancer, tried, rng, now),
         }
     }
 
     fn next_of_pinned(&self, pin: &Pin, pool: &Pool, tried: &Tried, has_waited: bool, now: Instant) -> Next {
         let home = pin.home as usize;
         match self.course(pin, pool, tried, has_waited, now) {
-            Course::Home => match self.evened_out(pin, pool, tried) {
+            Course::Home => match self.evened_out(pin, pool, tried, now) {
                 Some(member) => {
                     let reason = RehomeReason::Rebalanced;
                     let moved = Some(Moved { from: Some(home), reason });
@@ -54,9 +54,11 @@ impl Visit {
                 None => Next::Go(self.kept(pin, pool)),
             },
             Course::Wait => Next::Wait { home },
-            course => match self.follow(course, pool, Some(home), pin.id, pin.detour, tried) {
+            course => match self.follow(course, pool, Some(home), (pin.id, pin.detour), tried, now) {
                 // Nobody else can: a home in doubt is better than none.
-                Next::Nobody if serves_pinned(pool, home, tried) => Next::Go(self.kept(pin, pool)),
+                Next::Nobody if serves_pinned(pool, home, tried) || is_last_hope(pool, home, tried) => {
+                    Next::Go(self.kept(pin, pool))
+                }
                 next => next,
             },
         }
@@ -67,6 +69,9 @@ impl Visit {
         let policy = policy(pool);
         let backend = &pool.members[pin.home as usize].backend;
         let state = self.state_of_home(pin, pool, tried, now);
+        if self.was_placed_in_panic(pin, pool, state, tried, now) {
+            return Course::Home;
+        }
         let is_its_turn = state == HomeState::Draining && backend.is_turn_to_leave(pin.id, now);
         let course = if state == HomeState::Draining && backend.is_drain_over(pin.id, now) {
             course_after_drain(policy)
@@ -83,6 +88,25 @@ impl Visit {
         }
     }
 
+    /// Whether a pool in panic placed this client where it is, though its home was known to be unhealthy: it was served
+    /// there, so it stays while that goes on, and its session with it. Only where pins tell when they were made.
+    fn was_placed_in_panic(&self, pin: &Pin, pool: &Pool, state: HomeState, tried: &Tried, now: Instant) -> bool {
+        let is_away = matches!(state, HomeState::Unreachable | HomeState::HoldOver);
+        if !is_away || tried.contains(pin.home as usize) || !pool.state.spread().is_panicking() {
+            return false;
+        }
+        let knows_when = match &pool.affinity {
+            Affinity::Cookie(_) => true,
+            Affinity::AppSession(session) => session.home_by == HomeBy::Learn,
+            Affinity::Hash(_) | Affinity::Off => false,
+        };
+        let home = &pool.members[pin.home as usize];
+        let away_for = home.backend.unavailable_for(now).as_secs();
+        // A second more or less may be due to the clocks: rather gone to the heir once too often.
+        let was_placed_since = u64::from(self.now.saturating_sub(pin.issued)) < away_for;
+        knows_when && was_placed_since && home.backend.standing().admin == AdminState::Enabled
+    }
+
     /// What is the matter with the home of a pin.
     pub(super) fn state_of_home(&self, pin: &Pin, pool: &Pool, tried: &Tried, now: Instant) -> HomeState {
         let home = pin.home as usize;
@@ -95,13 +119,15 @@ impl Visit {
     /// Places a client without a pin: where its other first requests went, else where the balancer says.
     fn welcome(&self, pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng, now: Instant) -> Next {
         let new = |member| Next::Go(Destination::plain(member, Placement::New));
+        let spread = pool.state.spread();
         let is_good = |member: &usize| {
-            let found = pool.members.get(*member);
-            found.is_some_and(|found| found.backend.standing().is_available_for_new()) && !tried.contains(*member)
+            let serves_new =
+                |found: &Member| found.backend.standing().is_available_for_new() || spread.ignores_health_of(found);
+            pool.members.get(*member).is_some_and(serves_new) && !tried.contains(*member)
         };
         // A session that began before we knew of it: all its requests, through every replica, find one place.
         if let Some(presented) = self.presented()
-            && let Some(member) = place_of_unknown(presented.pin_id, pool, tried)
+            && let Some(member) = place_of_unknown(presented.pin_id, pool, tried, now)
         {
             return new(member);
         }
@@ -109,7 +135,8 @@ impl Visit {
         if let Some(member) = pool.newcomers.home_of(newcomer, pool.uptime(now)).filter(is_good) {
             return new(member);
         }
-        match balancer.pick_home(&pool.members, tried, rng) {
+        let circumstances = Circumstances { is_home: true, ..circumstances(pool, tried, now) };
+        match balancer.pick_under(&circumstances, &pool.members, rng) {
             Some(member) => {
                 let claimed = pool.newcomers.claim(newcomer, member, pool.uptime(now));
                 new(if is_good(&claimed) { claimed } else { member })
@@ -146,7 +173,7 @@ impl Visit {
     }
 
     /// Where a healthy pin moves because its home has too many clients, if it is its turn.
-    fn evened_out(&self, pin: &Pin, pool: &Pool, tried: &Tried) -> Option<usize> {
+    fn evened_out(&self, pin: &Pin, pool: &Pool, tried: &Tried, now: Instant) -> Option<usize> {
         let settings = pool.settings.rebalance.as_ref()?;
         let home = pin.home as usize;
         let backend = &pool.members[home].backend;
@@ -167,7 +194,7 @@ impl Visit {
             Sessions::Local => None,
             // Only the heir has a copy.
             Sessions::Backup => {
-                let heir = self.heir_of(pin.id, pool, Some(home), tried)?;
+                let heir = self.heir_of(pin.id, pool, Some(home), tried, now)?;
                 receives(&pool.members[heir]).then_some(heir)
             }
             Sessions::Replicated | Sessions::External => {
@@ -182,9 +209,9 @@ impl Visit {
         course: Course,
         pool: &Pool,
         home: Option<usize>,
-        pin_id: u64,
-        detour: Option<Detour>,
+        (pin_id, detour): (u64, Option<Detour>),
         tried: &Tried,
+        now: Instant,
     ) -> Next {
         let (placement, moved, session_lost) = match course {
             Course::Home | Course::Wait | Course::Refuse => return Next::Refuse,
@@ -204,9 +231,9 @@ impl Visit {
                         && !tried.contains(*heir)
                         && pool.members[*heir].backend.standing().is_available_for_new()
                 };
-                self.named_heir().filter(takes_over).or_else(|| heir_in_service(pin_id, pool, home, tried))
+                self.named_heir().filter(takes_over).or_else(|| heir_in_service(pin_id, pool, home, tried, now))
             }
-            _ => self.heir_of(pin_id, pool, home, tried),
+            _ => self.heir_of(pin_id, pool, home, tried, now),
         });
         match heir {
             Some(member) => Next::Go(Destination { member, placement, moved, session_lost }),
@@ -216,10 +243,17 @@ impl Visit {
 
     /// The backend that takes over: the one that the session id names, else one in service, or at least one that is only
     /// draining.
-    pub(super) fn heir_of(&self, pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried) -> Option<usize> {
+    pub(super) fn heir_of(
+        &self,
+        pin_id: u64,
+        pool: &Pool,
+        home: Option<usize>,
+        tried: &Tried,
+        now: Instant,
+    ) -> Option<usize> {
         self.named_heir()
             .filter(|heir| Some(*heir) != home && serves_pinned(pool, *heir, tried))
-            .or_else(|| heir_in_service(pin_id, pool, home, tried))
+            .or_else(|| heir_in_service(pin_id, pool, home, tried, now))
             .or_else(|| {
                 // Everybody else is draining: better there than nowhere.
                 heir(pin_id, &pool.members, home, |index, member| {
@@ -234,8 +268,8 @@ impl Visit {
     }
 
     /// Who takes over when the backend that serves this request is lost: what `Stickpin-Heir` tells.
-    pub(in crate::proxy) fn heir(&self, pool: &Pool, served_by: usize) -> Option<usize> {
-        self.heir_of(self.pin_id?, pool, Some(served_by), &Tried::default())
+    pub(in crate::proxy) fn heir(&self, pool: &Pool, served_by: usize, now: Instant) -> Option<usize> {
+        self.heir_of(self.pin_id?, pool, Some(served_by), &Tried::default(), now)
     }
 }
 
@@ -249,11 +283,26 @@ pub(super) fn policy(pool: &Pool) -> Policy {
 }
 
 /// Places a request where pins do not count.
-fn unpinned(pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng) -> Next {
-    match balancer.pick(&pool.members, tried, rng) {
+fn unpinned(pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng, now: Instant) -> Next {
+    match balancer.pick_under(&circumstances(pool, tried, now), &pool.members, rng) {
         Some(member) => Next::Go(Destination::plain(member, Placement::Unpinned)),
         None => Next::Nobody,
     }
+}
+
+/// What a pick in this pool has to heed, where no home is looked for.
+fn circumstances<'a>(pool: &Pool, tried: &'a Tried, now: Instant) -> Circumstances<'a> {
+    Circumstances { tried, is_home: false, spread: pool.state.spread(), warming: pool.warming(now) }
+}
+
+/// Whether nobody is available, and this home at least answers its probes, though not as expected.
+fn is_last_hope(pool: &Pool, home: usize, tried: &Tried) -> bool {
+    let standing = pool.members[home].backend.standing();
+    pool.state.spread().panic == Panic::NobodyLeft
+        && !tried.contains(home)
+        && standing.admin != AdminState::Disabled
+        && !standing.is_gone()
+        && !standing.is_silent
 }
 
 /// Whether a pinned client may be sent to this one.
@@ -267,28 +316,38 @@ fn is_good_heir(member: &Member) -> bool {
     member.backend.standing().is_first_choice() && !member.is_full()
 }
 
-/// The best in the pin's own order among those in good health and with room, else among those that serve new clients at
-/// all.
-fn heir_in_service(pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried) -> Option<usize> {
-    let untried = |index: usize| !tried.contains(index);
-    let members = &pool.members;
-    let is_in_service =
-        |index: usize, member: &Member| untried(index) && member.backend.standing().is_available_for_new();
-    // Where there is one copy, whoever was told to keep it has it, in best health or not.
+/// The first in the pin's own order among those that serve new clients at all: those with room first, of these the lowest
+/// tier, of these the ones in good health.
+fn heir_in_service(pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried, now: Instant) -> Option<usize> {
+    // Where there is one copy, whoever was told to keep it has it, in best health or not, warm or not.
     if pool.settings.sessions == Sessions::Backup {
-        return heir(pin_id, members, home, is_in_service);
+        return heir(pin_id, &pool.members, home, |index, member| {
+            !tried.contains(index) && member.backend.standing().is_available_for_new()
+        });
     }
-    heir(pin_id, members, home, |index, member| untried(index) && is_good_heir(member))
-        .or_else(|| heir(pin_id, members, home, is_in_service))
+    let warming = pool.warming(now);
+    heir_of_rank(pin_id, &pool.members, home, |index, member| {
+        if tried.contains(index) { None } else { rank(member, pin_id, warming.as_ref()) }
+    })
 }
 
 /// Where a session id that nobody knows hashes to: as a new client, not to somebody with as many as it may have.
-pub(super) fn place_of_unknown(pin_id: u64, pool: &Pool, tried: &Tried) -> Option<usize> {
-    let untried = |index: usize| !tried.contains(index);
-    let members = &pool.members;
-    heir(pin_id, members, None, |index, member: &Member| untried(index) && is_good_heir(member)).or_else(|| {
-        heir(pin_id, members, None, |index, member| {
-            untried(index) && !member.is_full() && member.backend.standing().is_available_for_new()
-        })
+pub(super) fn place_of_unknown(pin_id: u64, pool: &Pool, tried: &Tried, now: Instant) -> Option<usize> {
+    let warming = pool.warming(now);
+    heir_of_rank(pin_id, &pool.members, None, |index, member| {
+        if tried.contains(index) || member.is_full() { None } else { rank(member, pin_id, warming.as_ref()) }
     })
+}
+
+/// Who comes before whom as an heir: those with room; then those with a weight, by tier; then those in good health; then
+/// those that are warm, or warm enough for this pin. `None` for those that serve no new clients.
+fn rank(member: &Member, pin_id: u64, warming: Option<&Warming>) -> Option<u32> {
+    let standing = member.backend.standing();
+    if !standing.is_available_for_new() {
+        return None;
+    }
+    let is_cold = warming.is_some_and(|warming| !warming.admits(&member.backend, pin_id));
+    let (is_full, is_unproven) = (member.is_full(), !standing.is_first_choice());
+    // Nine bits of tier, above two flags.
+    Some(u32::from(is_full) << 11 | by_tier(member) << 2 | u32::from(is_unproven) << 1 | u32::from(is_cold))
 }
