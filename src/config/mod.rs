@@ -155,6 +155,8 @@ pub struct Pool {
     pub retry: Retry,
     /// Deadlines of a request.
     pub timeouts: Timeouts,
+    /// Where requests wait that find a backend full.
+    pub queue: Queue,
     /// In file order; at least one, names unique in the pool.
     pub backends: Vec<Backend>,
 }
@@ -172,6 +174,10 @@ pub struct Backend {
     pub route: Option<Arc<str>>,
     /// Active pins beyond which it gets no new client; `None` for no bound.
     pub max_pins: Option<u64>,
+    /// Most requests in flight, tunnels included; `None` for no bound.
+    pub max_requests: Option<u32>,
+    /// Most open connections from all workers, idle ones included; `None` for no bound.
+    pub max_connections: Option<u32>,
 }
 
 /// Where the app keeps its sessions.
@@ -542,6 +548,15 @@ pub struct Retry {
     pub body_limit: usize,
     /// Retries may be at most this share of requests (with a small floor).
     pub budget: Percent,
+}
+
+/// Where requests wait that find a backend full: one queue for each backend, and one for requests that any may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Most requests in each; 0 means that nobody waits.
+    pub length: u32,
+    /// How long a request may wait altogether.
+    pub timeout: Duration,
 }
 
 /// Deadlines of a request.

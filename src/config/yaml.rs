@@ -146,6 +146,14 @@ pub(super) struct Pool {
     pub(super) retry: Given<Retry>,
     /// Deadlines of a request.
     pub(super) timeouts: Given<Timeouts>,
+    /// Most requests in flight at each backend, tunnels included, 1 to 10000000; a backend's own setting counts instead.
+    /// Default: no bound.
+    pub(super) max_requests: Given<Whole<1, 10_000_000>>,
+    /// Most open connections to each backend from all workers, idle ones included, 1 to 10000000; a backend's own setting
+    /// counts instead. Default: no bound.
+    pub(super) max_connections: Given<Whole<1, 10_000_000>>,
+    /// Where requests wait that find a backend full.
+    pub(super) queue: Given<Queue>,
     /// The backends, as address or spelled out; at least one.
     pub(super) backends: Given<Vec<Given<Short<BackendAddress, Backend>>>>,
 }
@@ -421,6 +429,17 @@ pub(super) struct Timeouts {
     pub(super) tunnel_idle: Given<NonZeroTime>,
 }
 
+/// Where requests wait that find a backend full: one queue for each backend, and one for requests that any backend may
+/// serve.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Queue {
+    /// Most requests in each, 0 to 100000; beyond it 503. 0: nobody waits. Default: 100.
+    pub(super) length: Given<Whole<0, 100_000>>,
+    /// How long a request may wait altogether. Default: 5s.
+    pub(super) timeout: Given<NonZeroTime>,
+}
+
 /// One backend.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -435,6 +454,10 @@ pub(super) struct Backend {
     pub(super) route: Given<BackendName>,
     /// Active pins beyond which it gets no new client, 1 to 100000000. Default: no bound.
     pub(super) max_pins: Given<Whole<1, 100_000_000>>,
+    /// Most requests in flight, tunnels included, 1 to 10000000. Default: as the pool says.
+    pub(super) max_requests: Given<Whole<1, 10_000_000>>,
+    /// Most open connections from all workers, idle ones included, 1 to 10000000. Default: as the pool says.
+    pub(super) max_connections: Given<Whole<1, 10_000_000>>,
 }
 
 impl Full for AccessLog {}

@@ -6,6 +6,10 @@ pub mod sessions;
 
 pub mod instance;
 
+mod line;
+
+pub mod room;
+
 pub mod backend;
 
 pub mod registry;
@@ -30,7 +34,9 @@ pub use backend::{Backend, BackendId, Standing};
 pub use condition::{AdminState, Evidence, Failure, Health, Memory, Thresholds};
 pub use drain::{Drain, DrainOrder};
 pub use heir::heir;
+pub use line::Place;
 pub use registry::Registry;
+pub use room::{OpenConnection, PoolLine, Room, Turn, Wishes};
 
 /// A backend as one snapshot sees it: its lasting state, and the settings of this generation.
 #[derive(Clone, Debug)]

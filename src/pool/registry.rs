@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use super::backend::{Backend, BackendId};
+use super::room::{PoolLine, Room, Wishes};
 use crate::telemetry::counters::PoolCounters;
 use crate::telemetry::events::Events;
 
@@ -14,6 +15,7 @@ use crate::telemetry::events::Events;
 pub struct Registry {
     workers: usize,
     events: Events,
+    wishes: Arc<Wishes>,
     inner: Mutex<Inner>,
 }
 
@@ -21,6 +23,7 @@ pub struct Registry {
 struct Inner {
     backends: HashMap<BackendId, Arc<Backend>>,
     pools: HashMap<Arc<str>, Arc<PoolCounters>>,
+    lines: HashMap<Arc<str>, Arc<PoolLine>>,
     next_serial: u32,
 }
 
@@ -32,7 +35,7 @@ impl Registry {
 
     /// An empty one, whose backends tell here what happens to them.
     pub fn telling(workers: usize, events: Events) -> Self {
-        Self { workers, events, inner: Mutex::default() }
+        Self { workers, events, wishes: Arc::new(Wishes::new(workers)), inner: Mutex::default() }
     }
 
     /// How many workers the counters are made for.
@@ -46,8 +49,10 @@ impl Registry {
         if let Some(backend) = inner.backends.get(id) {
             return Arc::clone(backend);
         }
-        let backend = Arc::new(Backend::new(id.clone(), inner.next_serial, self.workers, self.events.clone(), now));
+        let serial = inner.next_serial;
         inner.next_serial += 1;
+        let room = Room::new(serial, inner.line(&id.pool), Arc::clone(&self.wishes));
+        let backend = Arc::new(Backend::new(id.clone(), room, serial, self.workers, self.events.clone(), now));
         inner.backends.insert(id.clone(), Arc::clone(&backend));
         backend
     }
@@ -58,10 +63,27 @@ impl Registry {
         Arc::clone(inner.pools.entry(Arc::clone(name)).or_insert_with(|| Arc::new(PoolCounters::new(self.workers))))
     }
 
+    /// Where requests wait for any backend of the pool of this name.
+    pub fn line(&self, name: &Arc<str>) -> Arc<PoolLine> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).line(name)
+    }
+
+    /// How workers ask one another for connections.
+    pub fn wishes(&self) -> &Arc<Wishes> {
+        &self.wishes
+    }
+
     /// Forgets every backend and pool that is not named here, once their last request has ended.
     pub fn retain(&self, backends: &HashSet<BackendId>, pools: &HashSet<Arc<str>>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.backends.retain(|id, _| backends.contains(id));
         inner.pools.retain(|name, _| pools.contains(name));
+        inner.lines.retain(|name, _| pools.contains(name));
+    }
+}
+
+impl Inner {
+    fn line(&mut self, pool: &Arc<str>) -> Arc<PoolLine> {
+        Arc::clone(self.lines.entry(Arc::clone(pool)).or_default())
     }
 }

@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, header};
 use tokio::time::Instant;
 
+use super::admission::Admission;
 use super::balance::Tried;
 use super::client_connection::ClientConnection;
 use super::error::ProxyError;
@@ -26,7 +27,7 @@ use super::wait::Wait;
 use super::{Journal, Proxy, Target};
 use crate::config::{OnSessionLost, Sessions};
 use crate::pool::{Evidence, Member, Thresholds};
-use crate::telemetry::words::{Placement, RetryReason};
+use crate::telemetry::words::{Placement, RefuseReason, RetryReason};
 
 /// One request, as all its attempts see it.
 pub(super) struct Request<'a> {
@@ -68,12 +69,15 @@ impl Proxy {
         let mut retries = 0;
         let mut passage = Passage::new(pool);
         let mut is_agreed = false;
+        let mut admission = Admission::default();
         loop {
-            let next = {
+            let next = if let Some(destination) = admission.destination() {
+                Next::Go(destination)
+            } else {
                 let (mut balancer, mut rng) = (local.balancer.borrow_mut(), self.rng.borrow_mut());
-                let is_first = tried.is_empty() && !wait.has_begun();
+                let is_first = tried.is_empty() && !wait.has_begun() && !admission.has_begun();
                 let now = if is_first { journal.started() } else { Instant::now() };
-                visit.next(pool, &mut balancer, &tried, wait.is_over(), &mut rng, now)
+                visit.next(pool, &mut balancer, (&tried, &admission.crowd), wait.is_over(), &mut rng, now)
             };
             let destination = match next {
                 Next::Go(destination) => destination,
@@ -83,13 +87,26 @@ impl Proxy {
                     tried.remove(home);
                     continue;
                 }
+                Next::QueueAt { member } => {
+                    admission.wait_at(request, member).await;
+                    continue;
+                }
+                Next::QueueForAny(placement) => {
+                    admission.wait_for_any(request, visit, &tried, placement).await;
+                    continue;
+                }
+                Next::Full => {
+                    let (reason, error) = admission.refusal(pool);
+                    journal.placement = Some(Placement::Refused(reason));
+                    return Err(error);
+                }
                 Next::Refuse => {
-                    journal.placement = Some(Placement::Refused);
+                    journal.placement = Some(Placement::Refused(RefuseReason::Policy));
                     return Err(ProxyError::Refused);
                 }
                 Next::Nobody => {
                     if pool.members.iter().any(Member::is_full) {
-                        journal.placement = Some(Placement::Refused);
+                        journal.placement = Some(Placement::Refused(RefuseReason::MaxPins));
                     }
                     return Err(failed.map_or(ProxyError::NoBackend, ProxyError::Attempt));
                 }
@@ -118,8 +135,9 @@ impl Proxy {
                 let mut ids = local.new_ids.borrow_mut();
                 visit.name_pin(|| ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
             }
+            let Some(slot) = admission.enter(request, destination.member) else { continue };
             journal.attempts += 1;
-            match self.try_one(request, visit, &destination, body).await {
+            match self.try_one(request, visit, &destination, body, slot).await {
                 Ok((begun, slot)) => {
                     passage.open();
                     self.note_success(request, &destination, visit, &begun, journal);
@@ -158,10 +176,10 @@ impl Proxy {
         visit: &Visit,
         destination: &Destination,
         body: RequestBody,
+        slot: Slot,
     ) -> Result<(Begun, Slot), (AttemptError, RequestBody)> {
         let pool = request.view.pool(request.pool);
         let member = &pool.members[destination.member];
-        let slot = Slot::hold(request.view, request.pool, destination.member);
         let (parts, client) = (request.parts, request.client);
         let own_lines = own_lines(request, visit, destination);
         let upgrade = wanted_upgrade(parts);

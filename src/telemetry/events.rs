@@ -45,6 +45,15 @@ pub enum Event {
         /// The backend's name.
         backend: Arc<str>,
     },
+    /// Clients begin to be turned away for want of room, or there is room again.
+    Fullness {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// The setting that bounds it: `max_pins` or `max_requests`.
+        bound: &'static str,
+        /// Whether there is none.
+        is_full: bool,
+    },
     /// The configuration was read again: the generation that took effect, or why nothing was changed.
     Reload(Result<u64, String>),
 }
@@ -56,6 +65,7 @@ impl Event {
             Self::Health { .. } => "health",
             Self::AdminState { .. } => "admin_state",
             Self::Drained { .. } => "drained",
+            Self::Fullness { .. } => "fullness",
             Self::Reload(_) => "reload",
         }
     }

@@ -12,11 +12,12 @@ use super::{items, non_zero, not_empty, secs, time};
 use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
-    BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Weight, is_pool_name,
+    BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Weight, Whole,
+    is_pool_name,
 };
 use crate::config::words::{LostWord, Off};
 use crate::config::{
-    Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Rebalance, Rehome, Retry, Sessions, Timeouts, When,
+    Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Queue, Rebalance, Rehome, Retry, Sessions, Timeouts, When,
     WhenUnavailable, yaml,
 };
 
@@ -82,7 +83,8 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         Affinity::Hash(_) | Affinity::Off => Balance::TwoChoices,
     };
     let names_in_ids = NamesInIds::of(&affinity);
-    let backends = backends(report, &at.key("backends"), yaml.backends, names_in_ids);
+    let bounds = (yaml.max_requests.option().map(Whole::get), yaml.max_connections.option().map(Whole::get));
+    let backends = backends(report, &at.key("backends"), yaml.backends, names_in_ids, bounds);
     if matches!(affinity, Affinity::Hash(_))
         && let Some(capped) = backends.iter().find(|backend| backend.max_pins.is_some())
     {
@@ -103,6 +105,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         health: health(report, &at.key("health"), yaml.health),
         retry: retry(yaml.retry.or(yaml::Retry::default())),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
+        queue: queue(yaml.queue.or(yaml::Queue::default())),
         backends,
     }
 }
@@ -231,11 +234,17 @@ fn timeouts(yaml: yaml::Timeouts) -> Timeouts {
     }
 }
 
+fn queue(yaml: yaml::Queue) -> Queue {
+    Queue { length: yaml.length.option().map_or(100, Whole::get), timeout: non_zero(yaml.timeout, secs(5)) }
+}
+
+/// `bounds` are the pool's for requests and connections of each backend that has none of its own.
 fn backends(
     report: &Report<'_>,
     path: &Path<'_>,
     given: Given<Vec<Given<Short<BackendAddress, yaml::Backend>>>>,
     names_in_ids: NamesInIds,
+    bounds: (Option<u32>, Option<u32>),
 ) -> Vec<Backend> {
     not_empty(report, path, &given, "at least one backend");
     let mut first_at: HashMap<SocketAddr, usize> = HashMap::new();
@@ -292,6 +301,8 @@ fn backends(
             weight: yaml.weight.or(Weight::default()),
             route: given_route,
             max_pins: yaml.max_pins.option().map(|most| most.get().into()),
+            max_requests: yaml.max_requests.option().map(Whole::get).or(bounds.0),
+            max_connections: yaml.max_connections.option().map(Whole::get).or(bounds.1),
         });
     }
     if all_known && !backends.is_empty() && backends.iter().all(|backend| backend.weight.get() == 0) {

@@ -73,14 +73,15 @@ impl Balancer {
     ///
     /// Backends that are enabled and healthy come first. Where there is none of them: enabled ones that are starting or
     /// suspect, then draining ones, then those of weight 0 (see `Suitability`). `None` only when everybody is excluded,
-    /// disabled or unhealthy.
+    /// disabled or unhealthy. Of equally good ones, those with room for a request come first; one that is full is picked
+    /// when all of them are, for the next best are not there to take what is too much for the best.
     pub fn pick(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng) -> Option<usize> {
-        self.pick_but(members, Excluded { tried: excluded, are_full_ones: false }, rng)
+        self.pick_but(members, Excluded { tried: excluded, are_full_ones: false, are_busy_ones: true }, rng)
     }
 
     /// Picks a home for a new client: as [`Balancer::pick`], but never a member with as many clients as it may have.
     pub fn pick_home(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng) -> Option<usize> {
-        self.pick_but(members, Excluded { tried: excluded, are_full_ones: true }, rng)
+        self.pick_but(members, Excluded { tried: excluded, are_full_ones: true, are_busy_ones: true }, rng)
     }
 
     fn pick_but(&mut self, members: &[Member], excluded: Excluded<'_>, rng: &mut Rng) -> Option<usize> {
@@ -90,10 +91,20 @@ impl Balancer {
 
     #[cold]
     fn pick_second_best(&mut self, members: &[Member], excluded: Excluded<'_>, rng: &mut Rng) -> Option<usize> {
-        let best = Suitability::best(members, excluded)?;
+        let best = Suitability::best(members, excluded.but_busy_ones())?;
         self.pick_among(&Candidates::new(members, excluded, best), rng)
             // States change while we look. Whoever is left is better than an error page.
-            .or_else(|| Suitability::anybody(members, excluded))
+            .or_else(|| Suitability::anybody(members, excluded.but_busy_ones()))
+    }
+
+    /// Those among whom a member would be picked if all had room; as a home, without those that have as many clients as
+    /// they may. O(N); for requests that wait.
+    pub fn candidates(members: &[Member], tried: &Tried, is_home: bool) -> Vec<usize> {
+        let excluded = Excluded { tried, are_full_ones: is_home, are_busy_ones: false };
+        let best = Suitability::best(members, excluded);
+        best.map_or_else(Vec::new, |best| {
+            Candidates::new(members, excluded, best).iter().map(|candidate| candidate.index).collect()
+        })
     }
 
     fn pick_among(&mut self, candidates: &Candidates<'_>, rng: &mut Rng) -> Option<usize> {

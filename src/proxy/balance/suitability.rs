@@ -61,11 +61,20 @@ pub(super) struct Excluded<'a> {
     pub(super) tried: &'a Tried,
     /// A home is looked for, so those with as many clients as they may have are out.
     pub(super) are_full_ones: bool,
+    /// Those with as many requests as they may have are out.
+    pub(super) are_busy_ones: bool,
 }
 
 impl Excluded<'_> {
+    /// The same, but for those that have no room at this moment.
+    pub(super) fn but_busy_ones(self) -> Self {
+        Self { are_busy_ones: false, ..self }
+    }
+
     fn has(self, index: usize, member: &Member) -> bool {
-        self.tried.contains(index) || (self.are_full_ones && member.is_full())
+        self.tried.contains(index)
+            || (self.are_full_ones && member.is_full())
+            || (self.are_busy_ones && member.backend.room().is_full())
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod arrive;
 
+mod crowd;
+
 mod explain;
 
 mod leave;
@@ -18,6 +20,7 @@ mod cases;
 #[cfg(test)]
 mod tests;
 
+pub(super) use crowd::Crowd;
 pub(super) use leave::owner as pin_owner;
 
 pub use explain::{Answer, Explanation, Question, explain};
@@ -133,6 +136,15 @@ pub(super) enum Next {
         /// Index of the home.
         home: usize,
     },
+    /// Wait in the queue of this backend, then ask again.
+    QueueAt {
+        /// Index of the backend.
+        member: usize,
+    },
+    /// Wait in the pool's queue until any backend has room, and go there.
+    QueueForAny(Placement),
+    /// Whoever could serve it is full, and it has waited as long as it may.
+    Full,
     /// The policy says no.
     Refuse,
     /// There is nobody.

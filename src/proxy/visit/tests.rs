@@ -10,7 +10,7 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use super::{Arrival, Next, Visit, pin_owner};
+use super::{Arrival, Crowd, Next, Visit, pin_owner};
 use crate::config::{Config, Sessions};
 use crate::pool::rebalance::{Load, roles};
 use crate::pool::{AdminState, Backend, Evidence, Failure, Member, Registry, Thresholds};
@@ -126,7 +126,8 @@ impl Site {
         let mut visit = self.begin(client);
         let pool = &self.snapshot.pools[0];
         let mut balancer = Balancer::new(pool.settings.balance, &pool.members, 0);
-        let next = visit.next(pool, &mut balancer, &Tried::default(), true, &mut self.rng, self.now);
+        let next =
+            visit.next(pool, &mut balancer, (&Tried::default(), &Crowd::default()), true, &mut self.rng, self.now);
         let Next::Go(destination) = next else { panic!("{next:?}") };
         visit.served(pool, &destination, || self.ids.draw(&pool.members, destination.member, &mut self.rng));
         let mut reply = HeaderMap::new();
