@@ -72,6 +72,13 @@ impl Admission {
         }
     }
 
+    /// Leaves the queue that it was in; what room it has goes to others.
+    pub(super) fn leave(&mut self) {
+        if let Some(waiting) = &mut self.waiting {
+            (waiting.place, waiting.room) = (None, None);
+        }
+    }
+
     /// Enters at this member, if there is room. It leaves the queue that it was in.
     pub(super) fn enter(&mut self, request: &Request<'_>, member: usize) -> Option<Slot> {
         if let Some(waiting) = &mut self.waiting {
@@ -90,8 +97,8 @@ impl Admission {
     }
 
     /// Waits in the queue of this member: until its turn comes, until something else has to be decided, or until it may
-    /// not wait any longer.
-    pub(super) async fn wait_at(&mut self, request: &Request<'_>, member: usize) {
+    /// not wait any longer. With a placement, it goes there once it is its turn.
+    pub(super) async fn wait_at(&mut self, request: &Request<'_>, member: usize, placement: Option<Placement>) {
         let pool = request.view.pool(request.pool);
         let backend = &pool.members[member].backend;
         let Self { crowd, waiting } = self;
@@ -113,7 +120,9 @@ impl Admission {
                 if let Some(turn) = turn {
                     crowd.has_room(member);
                     let slot = Slot::of_turn(request.view, request.pool, member, turn);
-                    waiting.room = Some((Destinations::At(member), slot));
+                    let to = |placement| Destination { member, placement, moved: None, session_lost: None };
+                    let only = placement.map(|placement| Destinations::Only(to(placement)));
+                    waiting.room = Some((only.unwrap_or(Destinations::At(member)), slot));
                 }
             }
             () = changed => {}
@@ -186,10 +195,13 @@ impl Admission {
 
 impl Waiting {
     fn begin<'a>(waiting: &'a mut Option<Box<Self>>, pool: &Pool) -> &'a mut Self {
-        waiting.get_or_insert_with(|| {
+        let waiting = waiting.get_or_insert_with(|| {
             let deadline = Instant::now() + pool.settings.queue.timeout;
             Box::new(Self { deadline, place: None, room: None, gave_up: RefuseReason::QueueTimeout })
-        })
+        });
+        // Room that it has no use for any more goes to others, not least because it might be waiting for that itself.
+        waiting.room = None;
+        waiting
     }
 
     /// The place in this queue: the one it has, else a new one at its end.

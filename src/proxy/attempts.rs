@@ -82,13 +82,14 @@ impl Proxy {
             let destination = match next {
                 Next::Go(destination) => destination,
                 Next::Wait { home } => {
+                    admission.leave();
                     wait.step(&pool.members[home].backend).await;
                     // After a wait the home may be tried again, however often it has failed before.
                     tried.remove(home);
                     continue;
                 }
-                Next::QueueAt { member } => {
-                    admission.wait_at(request, member).await;
+                Next::QueueAt { member, placement } => {
+                    admission.wait_at(request, member, placement).await;
                     continue;
                 }
                 Next::QueueForAny(placement) => {

@@ -39,6 +39,8 @@ mod instances;
 
 mod interim;
 
+mod limits;
+
 mod max_pins;
 
 mod parallel;
@@ -46,6 +48,8 @@ mod parallel;
 mod pin_life;
 
 mod process;
+
+mod queue;
 
 mod rehome;
 
@@ -68,5 +72,7 @@ mod stop;
 mod streaming;
 
 mod timeouts;
+
+mod turnstile;
 
 mod upgrade;

@@ -130,7 +130,7 @@ impl Visit {
                 let after = self.next(pool, &mut balancer, (&tried, &crowd), true, &mut rng, now);
                 Answer::Wait { then_refused: after == Next::Refuse }
             }
-            Next::QueueAt { member } => Answer::Queue { at: Some(member) },
+            Next::QueueAt { member, .. } => Answer::Queue { at: Some(member) },
             Next::QueueForAny(_) => Answer::Queue { at: None },
             Next::Refuse => Answer::Refuse,
             // An onlooker has not waited, so whoever is full has a queue.

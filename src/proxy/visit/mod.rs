@@ -136,10 +136,13 @@ pub(super) enum Next {
         /// Index of the home.
         home: usize,
     },
-    /// Wait in the queue of this backend, then ask again.
+    /// Wait in the queue of this backend, then ask again; or go there, whatever has changed meanwhile, where it says what
+    /// that is.
     QueueAt {
         /// Index of the backend.
         member: usize,
+        /// What it is to go there.
+        placement: Option<Placement>,
     },
     /// Wait in the pool's queue until any backend has room, and go there.
     QueueForAny(Placement),

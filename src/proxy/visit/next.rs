@@ -142,12 +142,12 @@ impl Visit {
         if let Some(presented) = self.presented()
             && let Some(member) = place_of_unknown(presented.pin_id, pool, tried)
         {
-            return if is_found_full(member) { queue_at(member, crowd) } else { new(member) };
+            return if is_found_full(member) { queue_as_new(member, crowd) } else { new(member) };
         }
         let Some(newcomer) = self.newcomer else { return Next::Nobody };
         if let Some(member) = pool.newcomers.home_of(newcomer, pool.uptime(now)).filter(is_good) {
             // Its other first requests are there, so it waits for that one like for a home.
-            return if is_found_full(member) { queue_at(member, crowd) } else { new(member) };
+            return if is_found_full(member) { queue_as_new(member, crowd) } else { new(member) };
         }
         match balancer.pick_home(&pool.members, tried, rng) {
             Some(member) if must_queue(pool, member) => queue_for_any(Placement::New, crowd),
@@ -351,7 +351,12 @@ fn must_queue(pool: &Pool, member: usize) -> bool {
 }
 
 fn queue_at(member: usize, crowd: &Crowd) -> Next {
-    if crowd.has_waited() { Next::Full } else { Next::QueueAt { member } }
+    if crowd.has_waited() { Next::Full } else { Next::QueueAt { member, placement: None } }
+}
+
+/// For a client without a pin: why it should go there may be forgotten by the time it can.
+fn queue_as_new(member: usize, crowd: &Crowd) -> Next {
+    if crowd.has_waited() { Next::Full } else { Next::QueueAt { member, placement: Some(Placement::New) } }
 }
 
 fn queue_for_any(placement: Placement, crowd: &Crowd) -> Next {
