@@ -13,6 +13,8 @@ mod broken;
 
 mod cli;
 
+mod cascade;
+
 mod copies;
 
 mod crash;
