@@ -159,6 +159,8 @@ pub struct Pool {
     pub slow_start: Duration,
     /// The share of available backends below which health is ignored for spreading new clients; 0 for never.
     pub panic_below: Percent,
+    /// Where requests wait that find a backend full.
+    pub queue: Queue,
     /// In file order; at least one, names unique in the pool.
     pub backends: Vec<Backend>,
 }
@@ -178,6 +180,10 @@ pub struct Backend {
     pub max_pins: Option<u64>,
     /// Used when the tiers before have no available backend; 0 to [`Tier::MAX`].
     pub tier: u8,
+    /// Most requests in flight, tunnels included; `None` for no bound.
+    pub max_requests: Option<u32>,
+    /// Most open connections from all workers, idle ones included; `None` for no bound.
+    pub max_connections: Option<u32>,
 }
 
 /// Where the app keeps its sessions.
@@ -601,6 +607,15 @@ pub enum HedgeAfter {
     Time(Duration),
     /// The time within which this many of a hundred requests of the pool have their reply: 50 to 99.
     Percentile(u8),
+}
+
+/// Where requests wait that find a backend full: one queue for each backend, and one for requests that any may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Most requests in each; 0 means that nobody waits.
+    pub length: u32,
+    /// How long a request may wait altogether.
+    pub timeout: Duration,
 }
 
 /// Deadlines of a request.

@@ -91,6 +91,28 @@ fn the_consistent_hash_file_says_what_it_seems_to_say() {
 }
 
 #[test]
+fn a_backend_has_the_bounds_of_its_pool_unless_it_has_its_own() {
+    let config = parse(
+        "listeners: ['127.0.0.1:8080']
+pools:
+  p:
+    max_requests: 10
+    max_connections: 20
+    queue: { length: 0, timeout: 1s }
+    backends: ['127.0.0.1:1', { address: '127.0.0.1:2', max_requests: 3, max_connections: 4 }]
+  q: { backends: ['127.0.0.1:1'] }
+routes: [{ pool: p }, { path_prefix: /q, pool: q }]",
+    );
+    let bounds = |pool: usize, backend: usize| {
+        let backend = &config.pools[pool].backends[backend];
+        (backend.max_requests, backend.max_connections)
+    };
+    assert_eq!([bounds(0, 0), bounds(0, 1), bounds(1, 0)], [(Some(10), Some(20)), (Some(3), Some(4)), (None, None)]);
+    assert_eq!(config.pools[0].queue, Queue { length: 0, timeout: Duration::from_secs(1) });
+    assert_eq!(config.pools[1].queue, Queue { length: 100, timeout: Duration::from_secs(5) });
+}
+
+#[test]
 fn the_reference_states_the_defaults() {
     let minimal = "
         listeners: ['127.0.0.1:8080']
@@ -645,6 +667,18 @@ fn each_mistake_in_backends_is_named_with_its_place() {
         (
             "    backends:\n    - { address: '127.0.0.1:1', max_pins: 0 }",
             "5: pools.p.backends[0].max_pins: expected 1 to 100000000, found 0",
+        ),
+        (
+            "    backends:\n    - { address: '127.0.0.1:1', max_requests: 0 }",
+            "5: pools.p.backends[0].max_requests: expected 1 to 10000000, found 0",
+        ),
+        (
+            "    max_connections: 10000001\n    backends:\n    - 127.0.0.1:1",
+            "4: pools.p.max_connections: expected 1 to 10000000, found 10000001",
+        ),
+        (
+            "    queue: { length: 100001 }\n    backends:\n    - 127.0.0.1:1",
+            "4: pools.p.queue.length: expected 0 to 100000, found 100001",
         ),
         (
             "    backends:\n    - { name: a, address: '127.0.0.1:1' }\n    - { name: b, address: '127.0.0.1:2', route: a }",

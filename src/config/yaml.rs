@@ -153,6 +153,14 @@ pub(super) struct Pool {
     /// When fewer than this share of the enabled backends are available, health is ignored for spreading new clients. 0%:
     /// never. Default: 30%.
     pub(super) panic_below: Given<Percent>,
+    /// Most requests in flight at each backend, tunnels included, 1 to 10000000; a backend's own setting counts instead.
+    /// Default: no bound.
+    pub(super) max_requests: Given<Whole<1, 10_000_000>>,
+    /// Most open connections to each backend from all workers, idle ones included, 1 to 10000000; a backend's own setting
+    /// counts instead. Default: no bound.
+    pub(super) max_connections: Given<Whole<1, 10_000_000>>,
+    /// Where requests wait that find a backend full.
+    pub(super) queue: Given<Queue>,
     /// The backends, as address or spelled out; at least one.
     pub(super) backends: Given<Vec<Given<Short<BackendAddress, Backend>>>>,
 }
@@ -439,6 +447,17 @@ pub(super) struct Timeouts {
     pub(super) tunnel_idle: Given<NonZeroTime>,
 }
 
+/// Where requests wait that find a backend full: one queue for each backend, and one for requests that any backend may
+/// serve.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Queue {
+    /// Most requests in each, 0 to 100000; beyond it 503. 0: nobody waits. Default: 100.
+    pub(super) length: Given<Whole<0, 100_000>>,
+    /// How long a request may wait altogether. Default: 5s.
+    pub(super) timeout: Given<NonZeroTime>,
+}
+
 /// One backend.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -455,6 +474,10 @@ pub(super) struct Backend {
     pub(super) max_pins: Given<Whole<1, 100_000_000>>,
     /// Used for new clients and orphans when the tiers before have no available backend, 0 to 15. Default: 0.
     pub(super) tier: Given<Tier>,
+    /// Most requests in flight, tunnels included, 1 to 10000000. Default: as the pool says.
+    pub(super) max_requests: Given<Whole<1, 10_000_000>>,
+    /// Most open connections from all workers, idle ones included, 1 to 10000000. Default: as the pool says.
+    pub(super) max_connections: Given<Whole<1, 10_000_000>>,
 }
 
 impl Full for AccessLog {}

@@ -11,9 +11,10 @@ pub mod admin;
 
 mod pins;
 
+mod fullness;
+
 mod spread;
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,9 +28,10 @@ use tokio::time::Instant;
 use crate::clock::unix_seconds;
 use crate::drain;
 use crate::proxy::snapshot::Published;
-use crate::telemetry::events::Event;
+use crate::telemetry::events::{Event, Events};
 use crate::telemetry::with_causes;
 use admin::{OrderNotice, ReloadRequest, Shared};
+use fullness::Fullness;
 use reload::Reloader;
 use state_dir::{Moment, ORDERS_FILE, Orders};
 
@@ -86,8 +88,8 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let published = Arc::clone(&shared.published);
     tokio::task::spawn_local(health::run(Arc::clone(&published), drain.clone()));
     tokio::task::spawn_local(settle(Arc::clone(&published), settled));
-    tokio::task::spawn_local(count_pins(Arc::clone(&published)));
     tokio::task::spawn_local(spread::follow(Arc::clone(&published), Arc::clone(&reloader.lasting.registry)));
+    tokio::task::spawn_local(count_pins(Arc::clone(&published), shared.events.clone()));
     if let Some((listener, token)) = admin {
         let listener = TcpListener::from_std(listener)?;
         let shared = Arc::clone(&shared);
@@ -153,11 +155,12 @@ async fn settle(published: Arc<Published>, settled: watch::Sender<bool>) {
     settled.closed().await;
 }
 
-async fn count_pins(published: Arc<Published>) {
-    let mut full = HashSet::new();
+async fn count_pins(published: Arc<Published>, events: Events) {
+    let mut fullness = Fullness::default();
     loop {
         let snapshot = published.load();
-        pins::count(&snapshot, Instant::now(), unix_seconds(SystemTime::now()), &mut full);
+        pins::count(&snapshot, Instant::now(), unix_seconds(SystemTime::now()));
+        fullness.look(&snapshot, &events, Instant::now());
         let backends = snapshot.pools.iter().map(|pool| pool.members.len()).sum::<usize>();
         let pause = COUNT_PER_BACKEND * u32::try_from(backends).unwrap_or(u32::MAX);
         drop(snapshot);

@@ -1,20 +1,16 @@
 //! How many pins are active at each backend, and what follows from it: merges what the workers have noted, and says who
 //! gives clients away where a pool is to be evened out.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
 use crate::config::HomeBy;
+use crate::pool::Health;
 use crate::pool::rebalance::{Load, Role, roles};
-use crate::pool::{Health, Member};
 use crate::proxy::snapshot::{Affinity, Pool, Snapshot};
 
 /// Counts the active pins of every backend of pools with affinity, and follows drains. Some ten microseconds a backend and worker; where
 /// pins are learned, some ten nanoseconds a pin.
-pub(super) fn count(snapshot: &Snapshot, now: Instant, wall_seconds: u32, full: &mut HashSet<Arc<str>>) {
-    full.retain(|name| snapshot.pools.iter().any(|pool| pool.settings.name == *name));
+pub(super) fn count(snapshot: &Snapshot, now: Instant, wall_seconds: u32) {
     for pool in &snapshot.pools {
         match &pool.affinity {
             Affinity::Off => {}
@@ -35,19 +31,6 @@ pub(super) fn count(snapshot: &Snapshot, now: Instant, wall_seconds: u32, full: 
         // Without pins, requests under way are all there is to wait for.
         pool.members.iter().for_each(|member| member.backend.note_drain_progress(pool.active_for(), now));
         assign_roles(pool, wall_seconds);
-        tell_if_full(pool, full);
-    }
-}
-
-/// Says when new clients begin to be turned away because every backend has as many as it may, and when that is over.
-fn tell_if_full(pool: &Pool, full: &mut HashSet<Arc<str>>) {
-    let in_service = || pool.members.iter().filter(|member| member.backend.standing().is_available_for_new());
-    let is_full = in_service().next().is_some() && in_service().all(Member::is_full);
-    let name = &*pool.settings.name;
-    if is_full && full.insert(Arc::clone(&pool.settings.name)) {
-        tracing::warn!(pool = name, "every backend has as many clients as it may (max_pins): new ones get 503");
-    } else if !is_full && full.remove(name) {
-        tracing::info!(pool = name, "there is room for new clients again");
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn pool(view: &Value) -> String {
             health(backend),
             of("admin_state"),
             of("active_pins"),
-            of("in_flight"),
+            of_at_most(backend, "in_flight", "max_requests"),
             if backend["drain"].is_object() { drain(&backend["drain"]) } else { String::new() },
         ]
     }));
@@ -46,13 +46,21 @@ pub(super) fn backend(view: &Value) -> String {
         ["admin state".to_owned(), word(&view["admin_state"])],
         ["tier".to_owned(), word(&view["tier"])],
         ["active pins".to_owned(), word(&view["active_pins"])],
-        ["in flight".to_owned(), word(&view["in_flight"])],
+        ["in flight".to_owned(), of_at_most(view, "in_flight", "max_requests")],
+        ["queued".to_owned(), word(&view["queued"])],
+        ["connections".to_owned(), of_at_most(view, "connections", "max_connections")],
     ];
     if view["drain"].is_object() {
         rows.push(["drain".to_owned(), drain(&view["drain"])]);
         rows.push(["pace".to_owned(), word(&view["drain"]["pace"])]);
     }
     table(&rows)
+}
+
+/// A count, and its bound if there is one.
+fn of_at_most(view: &Value, count: &str, bound: &str) -> String {
+    let bound = if view[bound].is_null() { String::new() } else { format!(" of {}", word(&view[bound])) };
+    word(&view[count]) + &bound
 }
 
 /// A backend that was given an order.
@@ -105,6 +113,8 @@ pub(super) fn event(name: &str, data: &Value) -> String {
             let word = if data["panicking"] == true { "health is ignored for new clients" } else { "over" };
             format!("{} {word}", of("pool"))
         }
+        "fullness" if data["full"] == true => format!("{} has no room ({})", of("pool"), of("bound")),
+        "fullness" => format!("{} has room again ({})", of("pool"), of("bound")),
         "reload" if data["result"] == "ok" => format!("generation {} is in effect", of("generation")),
         "reload" => format!("nothing was changed: {}", of("error")),
         "lagged" => return format!("{} events were missed", of("missed")),

@@ -25,6 +25,7 @@ use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, 
 use super::departures::Departures;
 use super::drain::{Drain, DrainOrder, History};
 use super::rebalance::Role;
+use super::room::Room;
 use super::state::PoolState;
 use crate::config::Pace;
 use crate::telemetry::counters::BackendCounters;
@@ -69,7 +70,8 @@ pub struct Backend {
     standing: AtomicU32,
     /// Effective weight: the file's, or the operator's order.
     weight: AtomicU32,
-    in_flight: AtomicU32,
+    /// What it takes at a time, and who waits for room.
+    room: Arc<Room>,
     /// Clients that used their pin here within the idle time, as last counted by the control plane.
     active_pins: AtomicU64,
     /// Which life of its process it is; see [`super::instance`].
@@ -121,6 +123,7 @@ struct Inner {
 impl Backend {
     pub(super) fn new(
         id: BackendId,
+        room: Room,
         serial: u32,
         workers: usize,
         events: Events,
@@ -144,7 +147,7 @@ impl Backend {
             inner: Mutex::new(inner),
             standing,
             weight: AtomicU32::new(1),
-            in_flight: AtomicU32::new(0),
+            room: Arc::new(room),
             active_pins: AtomicU64::new(0),
             instance: AtomicU32::new(0),
             role: AtomicU8::new(Role::Settled as u8),
@@ -194,20 +197,35 @@ impl Backend {
         self.weight.load(Ordering::Relaxed)
     }
 
+    /// What it takes at a time, and who waits for room.
+    pub fn room(&self) -> &Arc<Room> {
+        &self.room
+    }
+
+    /// What the file says about it; see [`Room`]. Serves whoever waits and has room now.
+    pub fn set_bounds(&self, max_requests: Option<u32>, max_connections: Option<u32>) {
+        self.room.set_bounds(max_requests, max_connections);
+    }
+
     /// Requests sent whose reply has not fully ended, over all workers.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.room.in_flight()
     }
 
-    /// Counts one request more; whoever calls it keeps a guard that calls [`Backend::end_request`].
+    /// Counts one request more, if there is room for it and nobody waits for that; whoever calls it keeps a guard that
+    /// calls [`Backend::end_request`]. Without a bound, one addition.
+    pub fn try_begin_request(&self) -> bool {
+        self.room.try_begin()
+    }
+
+    /// Counts one request more, whatever the bound; as [`Backend::try_begin_request`] else.
     pub fn begin_request(&self) {
-        // Relaxed: the count is a load figure, nothing is published through it.
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.room.begin();
     }
 
-    /// Counts one request less.
+    /// Counts one request less; whoever waits for the room has it then.
     pub fn end_request(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.room.end();
     }
 
     /// The life of its process that was last seen; see [`super::instance`].
@@ -279,6 +297,7 @@ impl Backend {
         if let Some(change) = change {
             self.log(change);
             self.changed.notify_waiters();
+            self.room.standing_changed();
         }
         change
     }
@@ -345,6 +364,7 @@ impl Backend {
             self.events.tell(|| Event::AdminState { pool, backend, from: before.as_str(), to: admin.as_str() });
         }
         self.changed.notify_waiters();
+        self.room.standing_changed();
     }
 
     /// When health last changed.

@@ -6,6 +6,10 @@ pub mod sessions;
 
 pub mod instance;
 
+mod line;
+
+pub mod room;
+
 pub mod backend;
 
 pub mod registry;
@@ -36,7 +40,9 @@ pub use backend::{Backend, BackendId, Standing};
 pub use condition::{AdminState, Evidence, Failure, Health, Memory, Thresholds};
 pub use drain::{Drain, DrainOrder};
 pub use heir::{by_tier, heir, heir_of_rank};
+pub use line::Place;
 pub use registry::Registry;
+pub use room::{OpenConnection, PoolLine, Room, Turn, Wishes};
 pub use slow_start::Warming;
 pub use spread::{Panic, Spread};
 pub use state::PoolState;

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::backend::{Backend, BackendId};
+use super::room::{PoolLine, Room, Wishes};
 use super::state::PoolState;
 use crate::telemetry::counters::PoolCounters;
 use crate::telemetry::events::Events;
@@ -18,6 +19,7 @@ pub struct Registry {
     events: Events,
     /// Notified when anything changes that counts for a pool as a whole.
     changed: Arc<Notify>,
+    wishes: Arc<Wishes>,
     inner: Mutex<Inner>,
 }
 
@@ -26,6 +28,7 @@ struct Inner {
     backends: HashMap<BackendId, Arc<Backend>>,
     pools: HashMap<Arc<str>, Arc<PoolCounters>>,
     states: HashMap<Arc<str>, Arc<PoolState>>,
+    lines: HashMap<Arc<str>, Arc<PoolLine>>,
     next_serial: u32,
 }
 
@@ -37,7 +40,8 @@ impl Registry {
 
     /// An empty one, whose backends tell here what happens to them.
     pub fn telling(workers: usize, events: Events) -> Self {
-        Self { workers, events, changed: Arc::default(), inner: Mutex::default() }
+        let wishes = Arc::new(Wishes::new(workers));
+        Self { workers, events, changed: Arc::default(), wishes, inner: Mutex::default() }
     }
 
     /// How many workers the counters are made for.
@@ -52,9 +56,10 @@ impl Registry {
             return Arc::clone(backend);
         }
         let pool = self.state_in(&mut inner, &id.pool, now);
-        let events = self.events.clone();
-        let backend = Arc::new(Backend::new(id.clone(), inner.next_serial, self.workers, events, pool, now));
+        let serial = inner.next_serial;
         inner.next_serial += 1;
+        let room = Room::new(serial, inner.line(&id.pool), Arc::clone(&self.wishes));
+        let backend = Arc::new(Backend::new(id.clone(), room, serial, self.workers, self.events.clone(), pool, now));
         inner.backends.insert(id.clone(), Arc::clone(&backend));
         backend
     }
@@ -80,11 +85,28 @@ impl Registry {
         self.changed.notified().await;
     }
 
+    /// Where requests wait for any backend of the pool of this name.
+    pub fn line(&self, name: &Arc<str>) -> Arc<PoolLine> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).line(name)
+    }
+
+    /// How workers ask one another for connections.
+    pub fn wishes(&self) -> &Arc<Wishes> {
+        &self.wishes
+    }
+
     /// Forgets every backend and pool that is not named here, once their last request has ended.
     pub fn retain(&self, backends: &HashSet<BackendId>, pools: &HashSet<Arc<str>>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.backends.retain(|id, _| backends.contains(id));
         inner.pools.retain(|name, _| pools.contains(name));
         inner.states.retain(|name, _| pools.contains(name));
+        inner.lines.retain(|name, _| pools.contains(name));
+    }
+}
+
+impl Inner {
+    fn line(&mut self, pool: &Arc<str>) -> Arc<PoolLine> {
+        Arc::clone(self.lines.entry(Arc::clone(pool)).or_default())
     }
 }

@@ -11,6 +11,7 @@ use http::StatusCode;
 use http::request::Parts;
 use tokio::time::Instant;
 
+use super::admission::Admission;
 use super::balance::Tried;
 use super::client_connection::ClientConnection;
 use super::deadline::Deadline;
@@ -28,7 +29,7 @@ use super::wait::Wait;
 use super::{Journal, Proxy, Target, retry};
 use crate::config::{OnSessionLost, Sessions};
 use crate::pool::{Evidence, Member, Thresholds};
-use crate::telemetry::words::Placement;
+use crate::telemetry::words::{Placement, RefuseReason};
 
 /// One request, as all its attempts see it.
 pub(super) struct Request<'a> {
@@ -81,33 +82,51 @@ impl Proxy {
         let mut retries = 0;
         let mut passage = Passage::new(pool);
         let mut is_agreed = false;
+        let mut admission = Admission::default();
         loop {
-            let next = {
+            let next = if let Some(destination) = admission.destination() {
+                Next::Go(destination)
+            } else {
                 let (mut balancer, mut rng) = (local.balancer.borrow_mut(), self.rng.borrow_mut());
-                let is_first = tried.is_empty() && !wait.has_begun();
+                let is_first = tried.is_empty() && !wait.has_begun() && !admission.has_begun();
                 let now = if is_first { journal.started() } else { Instant::now() };
-                visit.next(pool, &mut balancer, &tried, wait.is_over(), &mut rng, now)
+                visit.next(pool, &mut balancer, (&tried, &admission.crowd), wait.is_over(), &mut rng, now)
             };
+            if !matches!(next, Next::Go(_))
+                && let Some(won) = held.take()
+            {
+                // Nobody does better at once.
+                return Ok(Some(self.accept(request, visit, won, &mut passage, journal)));
+            }
             let destination = match next {
                 Next::Go(destination) => destination,
                 Next::Wait { home } => {
+                    admission.leave();
                     wait.step(&pool.members[home].backend).await;
                     // After a wait the home may be tried again, however often it has failed before.
                     tried.remove(home);
                     continue;
                 }
-                // Nobody does better.
-                Next::Refuse | Next::Nobody if held.is_some() => {
-                    let won = held.take().expect("it was looked at");
-                    return Ok(Some(self.accept(request, visit, won, &mut passage, journal)));
+                Next::QueueAt { member, placement } => {
+                    admission.wait_at(request, member, placement).await;
+                    continue;
+                }
+                Next::QueueForAny(placement) => {
+                    admission.wait_for_any(request, visit, &tried, placement).await;
+                    continue;
+                }
+                Next::Full => {
+                    let (reason, error) = admission.refusal(pool);
+                    journal.placement = Some(Placement::Refused(reason));
+                    return Err(error);
                 }
                 Next::Refuse => {
-                    journal.placement = Some(Placement::Refused);
+                    journal.placement = Some(Placement::Refused(RefuseReason::Policy));
                     return Err(ProxyError::Refused);
                 }
                 Next::Nobody => {
                     if pool.members.iter().any(Member::is_full) {
-                        journal.placement = Some(Placement::Refused);
+                        journal.placement = Some(Placement::Refused(RefuseReason::MaxPins));
                     }
                     return Err(failed.map_or(ProxyError::NoBackend, ProxyError::Attempt));
                 }
@@ -136,6 +155,7 @@ impl Proxy {
                 let mut ids = local.new_ids.borrow_mut();
                 visit.name_pin(|| ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
             }
+            let Some(slot) = admission.enter(request, destination.member) else { continue };
             journal.attempts += 1;
             let body_again = match held.take() {
                 // Its connection is closed: the rest of that reply is not worth reading.
@@ -145,12 +165,15 @@ impl Proxy {
             let unsent = rewound(body_again);
             let is_left = retries < retry.attempts && is_repeatable;
             let outcome = match self.hedge_after(request, &destination, &unsent).filter(|_| retries == 0) {
-                Some(after) => self.try_two(request, visit, (destination, unsent), after, &mut tried, journal).await,
+                Some(after) => {
+                    let first = (destination, unsent, slot);
+                    self.try_two(request, visit, first, after, &mut tried, journal).await
+                }
                 None => {
                     let is_last = !is_left || tried.len() + 1 >= pool.members.len() || !unsent.can_be_sent_again();
                     let limit = pool.settings.timeouts.attempt.filter(|_| !is_last);
                     let deadline = &request.client.deadline;
-                    self.try_one(request, visit, destination, unsent, deadline, limit).await
+                    self.try_one(request, visit, (destination, unsent, slot), deadline, limit).await
                 }
             };
             match outcome {
@@ -227,8 +250,7 @@ impl Proxy {
         &self,
         request: &Request<'_>,
         visit: &Visit,
-        destination: Destination,
-        body: RequestBody,
+        (destination, body, slot): (Destination, RequestBody, Slot),
         deadline: &Deadline,
         limit: Option<Duration>,
     ) -> Result<Won, Failed> {
@@ -237,7 +259,6 @@ impl Proxy {
         let begun_at = (limit.is_some() || reply_times.is_some()).then(Instant::now);
         let pool = request.view.pool(request.pool);
         let member = &pool.members[destination.member];
-        let slot = Slot::hold(request.view, request.pool, destination.member);
         let (parts, client) = (request.parts, request.client);
         let own_lines = own_lines(request, visit, &destination, self.clock.coarse_now());
         let upgrade = wanted_upgrade(parts);

@@ -19,7 +19,7 @@ use crate::config::{self, AccessLogTarget, Config, CookieAffinity, HomeBy, PinOn
 use crate::pins::Stores;
 use crate::pool::recent::RecentPins;
 use crate::pool::sessions::Permits;
-use crate::pool::{BackendId, Member, PoolState, Registry, Warming};
+use crate::pool::{BackendId, Member, PoolLine, PoolState, Registry, Warming, Wishes};
 use crate::telemetry::counters::PoolCounters;
 
 /// A client that is pinned by hash counts as active for this long after its last request.
@@ -77,6 +77,8 @@ pub struct Snapshot {
     pub gates: Arc<Gates>,
     /// See [`Lasting::told`].
     pub told: Arc<Mutex<RecentPins>>,
+    /// How workers ask one another for connections.
+    pub wishes: Arc<Wishes>,
 }
 
 /// One pool of a snapshot.
@@ -90,6 +92,10 @@ pub struct Pool {
     pub counters: Arc<PoolCounters>,
     /// What is known of it as a whole, which outlives the snapshot too.
     pub state: Arc<PoolState>,
+    /// Where requests wait for any of its backends; outlives the snapshot, too.
+    pub line: Arc<PoolLine>,
+    /// Any of its backends can be full of requests.
+    pub is_bounded: bool,
     /// What may be done to its pinned clients.
     pub permits: Permits,
     /// How its clients keep coming back.
@@ -163,6 +169,7 @@ impl Snapshot {
             trusted_proxies: config.trusted_proxies.clone(),
             gates: Arc::clone(&lasting.gates),
             told: Arc::clone(&lasting.told),
+            wishes: Arc::clone(lasting.registry.wishes()),
         }
     }
 
@@ -238,6 +245,7 @@ impl Pool {
             let id = BackendId { pool: Arc::clone(&settings.name), name: Arc::clone(&backend.name) };
             let state = lasting.registry.backend(&id, now);
             state.set_file_weight(backend.weight.get());
+            state.set_bounds(backend.max_requests, backend.max_connections);
             if settings.health.probe == config::Probe::Off {
                 state.assume_healthy(now);
             }
@@ -257,6 +265,8 @@ impl Pool {
                 Affinity::Hash(Hash { keys: AffinityKeys::new(hash), without_key: hash.without_key })
             }
         };
+        let is_bounded =
+            settings.backends.iter().any(|backend| backend.max_requests.or(backend.max_connections).is_some());
         let (idle_timeout, max_lifetime) = match &settings.affinity {
             config::Affinity::Cookie(cookie) => (cookie.idle_timeout, cookie.max_lifetime),
             config::Affinity::AppSession(session) => (session.idle_timeout, session.max_lifetime),
@@ -269,6 +279,8 @@ impl Pool {
             members,
             counters: lasting.registry.pool(&settings.name),
             state,
+            line: lasting.registry.line(&settings.name),
+            is_bounded,
             affinity,
             limits,
             idle_timeout,

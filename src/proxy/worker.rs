@@ -148,8 +148,15 @@ async fn tick(proxy: Rc<Proxy>) {
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swept = Instant::now();
     let mut generation = proxy.published.generation();
+    let wishes = Arc::clone(&proxy.view().snapshot.wishes);
     loop {
-        let now = interval.tick().await;
+        let now = tokio::select! {
+            now = interval.tick() => now,
+            () = wishes.asked(proxy.worker) => {
+                proxy.client.close_wanted();
+                continue;
+            }
+        };
         proxy.clock.tick(Instant::now(), SystemTime::now());
         if now.duration_since(swept) >= SWEEP {
             swept = now;

@@ -52,6 +52,15 @@ pub enum Event {
         /// Whether it does now.
         panicking: bool,
     },
+    /// Clients begin to be turned away for want of room, or there is room again.
+    Fullness {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// The setting that bounds it: `max_pins` or `max_requests`.
+        bound: &'static str,
+        /// Whether there is none.
+        is_full: bool,
+    },
     /// The configuration was read again: the generation that took effect, or why nothing was changed.
     Reload(Result<u64, String>),
 }
@@ -64,6 +73,7 @@ impl Event {
             Self::AdminState { .. } => "admin_state",
             Self::Drained { .. } => "drained",
             Self::Panic { .. } => "panic",
+            Self::Fullness { .. } => "fullness",
             Self::Reload(_) => "reload",
         }
     }

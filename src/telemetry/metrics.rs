@@ -52,6 +52,8 @@ pub struct PoolScrape {
     pub panicking: bool,
     /// In the order of the file.
     pub backends: Vec<BackendScrape>,
+    /// Requests that wait for any of them.
+    pub queued: u32,
     /// Its learned pins, where it has them.
     pub pin_store: Option<PinStoreScrape>,
 }
@@ -95,6 +97,10 @@ pub struct BackendScrape {
     pub active_pins: u64,
     /// Requests whose reply has not fully ended.
     pub in_flight: u32,
+    /// Requests that wait for this very backend.
+    pub queued: u32,
+    /// Open connections, idle ones included.
+    pub connections: u32,
     /// Every state's word, and whether it is the current one.
     pub health: [(&'static str, bool); 4],
 }
@@ -288,6 +294,29 @@ impl Scrape {
         Ok(())
     }
 
+    fn queued(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests that wait for room at this very backend.";
+        let mut metric = encoder.encode_descriptor("backend_queued", help, None, MetricType::Gauge)?;
+        for (pool, backend) in self.backends() {
+            gauge(&mut metric, [("pool", pool), ("backend", &*backend.name)], &backend.queued)?;
+        }
+        let help = "Requests that wait for room at any backend of the pool.";
+        let mut metric = encoder.encode_descriptor("pool_queued", help, None, MetricType::Gauge)?;
+        for pool in &self.pools {
+            gauge(&mut metric, [("pool", &*pool.name)], &pool.queued)?;
+        }
+        Ok(())
+    }
+
+    fn open_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Open connections to the backend, idle ones included.";
+        let mut metric = encoder.encode_descriptor("backend_open_connections", help, None, MetricType::Gauge)?;
+        for (pool, backend) in self.backends() {
+            gauge(&mut metric, [("pool", pool), ("backend", &*backend.name)], &backend.connections)?;
+        }
+        Ok(())
+    }
+
     fn backend_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Requests by whether their connection was open already; without reuse, connections opened.";
         let mut metric = encoder.encode_descriptor("backend_connections", help, None, MetricType::Counter)?;
@@ -345,6 +374,8 @@ impl Collector for Scrape {
         self.panicking(&mut encoder)?;
         self.health(&mut encoder)?;
         self.in_flight(&mut encoder)?;
+        self.queued(&mut encoder)?;
+        self.open_connections(&mut encoder)?;
         self.backend_connections(&mut encoder)?;
         self.process(&mut encoder)
     }
@@ -404,6 +435,8 @@ mod tests {
             connections_reused,
             active_pins: 41,
             in_flight: 2,
+            queued: 6,
+            connections: 8,
             health: [("starting", false), ("healthy", true), ("suspect", false), ("unhealthy", false)],
         }
     }
@@ -437,6 +470,7 @@ mod tests {
                 counters: Arc::new(counters),
                 panicking: true,
                 backends: vec![backend("app1", &app1)],
+                queued: 9,
                 pin_store: Some(PinStoreScrape {
                     pins: 5,
                     evictions: 1,

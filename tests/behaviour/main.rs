@@ -13,6 +13,8 @@ mod broken;
 
 mod cli;
 
+mod cascade;
+
 mod copies;
 
 mod crash;
@@ -39,6 +41,8 @@ mod instances;
 
 mod interim;
 
+mod limits;
+
 mod max_pins;
 
 mod moody;
@@ -48,6 +52,8 @@ mod parallel;
 mod pin_life;
 
 mod process;
+
+mod queue;
 
 mod rehome;
 
@@ -72,5 +78,7 @@ mod stop;
 mod streaming;
 
 mod timeouts;
+
+mod turnstile;
 
 mod upgrade;

@@ -14,12 +14,12 @@ use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
     self, BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Tier, Weight,
-    is_pool_name,
+    Whole, is_pool_name,
 };
 use crate::config::words::{LostWord, Off};
 use crate::config::{
-    Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Rebalance, Rehome, Retry, RetryOn, Sessions, Timeouts,
-    When, WhenUnavailable, yaml,
+    Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Queue, Rebalance, Rehome, Retry, RetryOn, Sessions,
+    Timeouts, When, WhenUnavailable, yaml,
 };
 
 /// Long enough to keep retries of many clients apart, and too short to be noticed.
@@ -88,7 +88,8 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
     };
     let sessions = yaml.sessions.or(Sessions::Local);
     let names_in_ids = NamesInIds::of(&affinity);
-    let backends = backends(report, &at.key("backends"), yaml.backends, names_in_ids);
+    let bounds = (yaml.max_requests.option().map(Whole::get), yaml.max_connections.option().map(Whole::get));
+    let backends = backends(report, &at.key("backends"), yaml.backends, names_in_ids, bounds);
     if matches!(affinity, Affinity::Hash(_))
         && let Some(capped) = backends.iter().find(|backend| backend.max_pins.is_some())
     {
@@ -111,6 +112,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
         slow_start: time(yaml.slow_start, secs(0)),
         panic_below: yaml.panic_below.or(Percent::new(30.0).expect("30 is within 0 to 100")),
+        queue: queue(yaml.queue.or(yaml::Queue::default())),
         backends,
     }
 }
@@ -261,11 +263,17 @@ fn timeouts(yaml: yaml::Timeouts) -> Timeouts {
     }
 }
 
+fn queue(yaml: yaml::Queue) -> Queue {
+    Queue { length: yaml.length.option().map_or(100, Whole::get), timeout: non_zero(yaml.timeout, secs(5)) }
+}
+
+/// `bounds` are the pool's for requests and connections of each backend that has none of its own.
 fn backends(
     report: &Report<'_>,
     path: &Path<'_>,
     given: Given<Vec<Given<Short<BackendAddress, yaml::Backend>>>>,
     names_in_ids: NamesInIds,
+    bounds: (Option<u32>, Option<u32>),
 ) -> Vec<Backend> {
     not_empty(report, path, &given, "at least one backend");
     let mut first_at: HashMap<SocketAddr, usize> = HashMap::new();
@@ -323,6 +331,8 @@ fn backends(
             route: given_route,
             max_pins: yaml.max_pins.option().map(|most| most.get().into()),
             tier: yaml.tier.or(Tier::default()).get(),
+            max_requests: yaml.max_requests.option().map(Whole::get).or(bounds.0),
+            max_connections: yaml.max_connections.option().map(Whole::get).or(bounds.1),
         });
     }
     if all_known && !backends.is_empty() && backends.iter().all(|backend| backend.weight.get() == 0) {

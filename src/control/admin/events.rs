@@ -86,6 +86,7 @@ fn fields(event: &Event) -> Value {
         }
         Event::Drained { pool, backend } => json!({ "pool": **pool, "backend": **backend }),
         Event::Panic { pool, panicking } => json!({ "pool": **pool, "panicking": panicking }),
+        Event::Fullness { pool, bound, is_full } => json!({ "pool": **pool, "bound": bound, "full": is_full }),
         Event::Reload(Ok(generation)) => json!({ "result": "ok", "generation": generation }),
         Event::Reload(Err(error)) => json!({ "result": "failed", "error": error }),
     }
@@ -128,6 +129,8 @@ mod tests {
         assert_eq!(text, expected);
         let text = of(Event::Reload(Err("two\nlines".to_owned())));
         assert!(text.contains(r#""error":"two\nlines""#) && text.lines().count() == 4, "{text}");
+        let text = of(Event::Fullness { pool: "shop".into(), bound: "max_pins", is_full: true });
+        assert!(text.contains(r#"data: {"bound":"max_pins","full":true,"pool":"shop""#), "{text}");
         assert!(of(Event::Reload(Ok(3))).contains(r#""generation":3"#));
     }
 }

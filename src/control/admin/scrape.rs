@@ -36,6 +36,7 @@ fn pool(pool: &Pool) -> PoolScrape {
         counters: Arc::clone(&pool.counters),
         panicking: pool.state.spread().is_panicking(),
         backends: pool.members.iter().map(backend).collect(),
+        queued: pool.line.line.len(),
         pin_store: match &pool.affinity {
             Affinity::AppSession(session) => Some(pin_store(&session.store)),
             Affinity::Off | Affinity::Cookie(_) | Affinity::Hash(_) => None,
@@ -65,6 +66,8 @@ fn backend(member: &Member) -> BackendScrape {
         connections_reused,
         active_pins: backend.active_pins(),
         in_flight: backend.in_flight(),
+        queued: backend.room().queued(),
+        connections: backend.room().connections(),
         health: Health::ALL.map(|state| (state.as_str(), state == health)),
     }
 }

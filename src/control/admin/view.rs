@@ -125,6 +125,8 @@ pub(super) struct PoolView {
     panicking: bool,
     /// In the order of the file.
     backends: Vec<BackendView>,
+    /// Requests that wait for any of them.
+    queued: u32,
     /// Requests so far by what was decided for them; only what occurred.
     placements: Vec<PlacementView>,
     /// Pins by the app's session id, where the pool has them.
@@ -180,6 +182,7 @@ impl PoolView {
             tier_in_use: pool.state.spread().tier,
             panicking: pool.state.spread().is_panicking(),
             backends: pool.members.iter().map(|member| BackendView::of(pool, member, now)).collect(),
+            queued: pool.line.line.len(),
             pin_store: match &pool.affinity {
                 snapshot::Affinity::AppSession(session) => Some(PinStoreView::of(session.store.standing())),
                 snapshot::Affinity::Off | snapshot::Affinity::Cookie(_) | snapshot::Affinity::Hash(_) => None,
@@ -226,6 +229,16 @@ pub(super) struct BackendView {
     max_pins: Option<u64>,
     /// Requests sent whose reply has not fully ended.
     in_flight: u32,
+    /// Most of them, where the file has a bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_requests: Option<u32>,
+    /// Requests that wait for this very backend.
+    queued: u32,
+    /// Open connections, idle ones included.
+    connections: u32,
+    /// Most of them, where the file has a bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_connections: Option<u32>,
     /// Seconds since `health` changed.
     changed_seconds_ago: u64,
     /// Seconds until it gets its whole share of new clients and orphans; only while its slow start goes on.
@@ -254,6 +267,10 @@ impl BackendView {
             active_pins: backend.active_pins(),
             max_pins: member.max_pins,
             in_flight: backend.in_flight(),
+            max_requests: backend.room().max_requests(),
+            queued: backend.room().queued(),
+            connections: backend.room().connections(),
+            max_connections: backend.room().max_connections(),
             changed_seconds_ago: now.monotonic.saturating_duration_since(backend.health_changed_at()).as_secs(),
             slow_start_seconds_left: slow_start::left(backend, pool.settings.slow_start, now.monotonic)
                 .filter(|_| standing.is_in_use())

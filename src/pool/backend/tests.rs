@@ -1,11 +1,13 @@
 use super::*;
+use crate::pool::room::Wishes;
 use crate::telemetry::events::Heard;
 
 const IDLE: Duration = Duration::from_secs(1800);
 
 fn backend(now: Instant) -> Backend {
     let pool = Arc::new(PoolState::for_tests(now));
-    Backend::new(BackendId { pool: "shop".into(), name: "app1".into() }, 0, 2, Events::default(), pool, now)
+    let room = Room::new(0, Arc::default(), Arc::new(Wishes::new(2)));
+    Backend::new(BackendId { pool: "shop".into(), name: "app1".into() }, room, 0, 2, Events::default(), pool, now)
 }
 
 #[test]

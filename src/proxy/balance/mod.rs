@@ -93,7 +93,9 @@ impl Balancer {
     ///
     /// Of backends that are enabled, those of the lowest tier come first, and of these the healthy ones before those that
     /// are starting or suspect. Where there is none of them: draining ones by tier, then those of weight 0 (see
-    /// `Suitability`). `None` only when everybody is excluded, disabled or unhealthy.
+    /// `Suitability`). `None` only when everybody is excluded, disabled or unhealthy. Of equally good ones, those with room
+    /// for a request come first; one that is full is picked when all of them are, for the next best are not there to take
+    /// what is too much for the best.
     pub fn pick(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng) -> Option<usize> {
         self.pick_under(&Circumstances::ordinary(excluded), members, rng)
     }
@@ -112,7 +114,7 @@ impl Balancer {
     ) -> Option<usize> {
         let Circumstances { tried, is_home, spread, warming } = *circumstances;
         let warming = warming.map(|warming| (warming, rng.u64(..)));
-        let excluded = Excluded { tried, are_full_ones: is_home, warming };
+        let excluded = Excluded { tried, are_full_ones: is_home, are_busy_ones: true, warming };
         if spread.is_panicking() {
             return self.pick_in_panic(members, excluded, spread, rng);
         }
@@ -141,11 +143,21 @@ impl Balancer {
     fn pick_second_best(&mut self, members: &[Member], excluded: Excluded<'_>, rng: &mut Rng) -> Option<usize> {
         // The tier in use may be another one by now; and where nobody else is as good, nobody is passed over for warming.
         let everybody = Excluded { warming: None, ..excluded };
-        let best = Among::Suited(Suitability::best(members, everybody)?);
+        let best = Among::Suited(Suitability::best(members, everybody.but_busy_ones())?);
         self.pick_among(&Candidates::new(members, excluded, best), rng)
             .or_else(|| self.pick_among(&Candidates::new(members, everybody, best), rng))
             // States change while we look. Whoever is left is better than an error page.
-            .or_else(|| Suitability::anybody(members, everybody))
+            .or_else(|| Suitability::anybody(members, everybody.but_busy_ones()))
+    }
+
+    /// Those among whom a member would be picked if all had room; as a home, without those that have as many clients as
+    /// they may. O(N); for requests that wait.
+    pub fn candidates(members: &[Member], tried: &Tried, is_home: bool) -> Vec<usize> {
+        let excluded = Excluded { tried, are_full_ones: is_home, are_busy_ones: false, warming: None };
+        let best = Suitability::best(members, excluded);
+        best.map_or_else(Vec::new, |best| {
+            Candidates::new(members, excluded, Among::Suited(best)).iter().map(|candidate| candidate.index).collect()
+        })
     }
 
     fn pick_among(&mut self, candidates: &Candidates<'_>, rng: &mut Rng) -> Option<usize> {

@@ -70,14 +70,22 @@ pub(super) struct Excluded<'a> {
     pub(super) tried: &'a Tried,
     /// A home is looked for, so those with as many clients as they may have are out.
     pub(super) are_full_ones: bool,
+    /// Those with as many requests as they may have are out.
+    pub(super) are_busy_ones: bool,
     /// Those that are warming and are passed over in this pick, by the number drawn for it.
     pub(super) warming: Option<(Warming, u64)>,
 }
 
 impl Excluded<'_> {
+    /// The same, but for those that have no room at this moment.
+    pub(super) fn but_busy_ones(self) -> Self {
+        Self { are_busy_ones: false, ..self }
+    }
+
     fn has(&self, index: usize, member: &Member) -> bool {
         self.tried.contains(index)
             || (self.are_full_ones && member.is_full())
+            || (self.are_busy_ones && member.backend.room().is_full())
             || self.warming.is_some_and(|(warming, draw)| !warming.admits(&member.backend, draw))
     }
 }

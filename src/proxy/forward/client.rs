@@ -167,7 +167,7 @@ impl Client {
             let reused = idle.is_some();
             let connection = match idle.take() {
                 Some(connection) => connection,
-                None => match self.connect(member.address, connect_timeout(request)).await {
+                None => match self.connect(member, connect_timeout(request)).await {
                     Ok(connection) => connection,
                     Err(error) => return Err((error, body)),
                 },
@@ -204,7 +204,7 @@ impl Client {
     pub fn put_back(&self, member: &Member, exchange: Box<Exchange>) {
         let Some((mut connection, buffer)) = exchange.into_reusable() else { return };
         self.keep_buffer(buffer);
-        if idle_timeout(&member.backend).is_zero() {
+        if idle_timeout(&member.backend).is_zero() || member.backend.room().connections_wanted() > 0 {
             return;
         }
         connection.idle_since = self.clock.coarse_now();
@@ -251,7 +251,32 @@ impl Client {
         None
     }
 
-    async fn connect(&self, address: SocketAddr, timeout: Duration) -> Result<Connection, AttemptError> {
+    /// Closes idle connections to backends that other requests want a connection to and cannot have one, because as many
+    /// are open as there may be. Called when this worker is asked for it.
+    pub fn close_wanted(&self) {
+        for idle in self.idle.borrow_mut().iter_mut().filter(|idle| !idle.connections.is_empty()) {
+            let Some(backend) = idle.backend.upgrade() else { continue };
+            // One after the other, for other workers close theirs, too, and each one closed is one less that is wanted.
+            while !idle.connections.is_empty() && backend.room().connections_wanted() > 0 {
+                idle.connections.remove(0);
+            }
+        }
+    }
+
+    async fn connect(&self, member: &Member, timeout: Duration) -> Result<Connection, AttemptError> {
+        let (address, room) = (member.address, member.backend.room());
+        let counted = match room.try_connect() {
+            Some(counted) => counted,
+            // An idle one of its own which it may not use, or one of another worker, has to make room. There is one: in use
+            // are no more than requests in flight, of which this is one.
+            None => {
+                self.close_one_idle(&member.backend);
+                match tokio::time::timeout(timeout, room.connect()).await {
+                    Ok(Some(counted)) => counted,
+                    Ok(None) | Err(_) => return Err(AttemptError::Connect(io::ErrorKind::ResourceBusy.into())),
+                }
+            }
+        };
         let io = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
             Ok(connected) => connected.map_err(AttemptError::Connect)?,
             Err(_) => return Err(AttemptError::ConnectTimeout),
@@ -261,7 +286,15 @@ impl Client {
         }
         // Fails only on a socket that is broken already, which the first write will tell.
         let _ = io.set_nodelay(true);
-        Ok(Connection::new(io, self.clock.coarse_now()))
+        Ok(Connection::new(io, counted, self.clock.coarse_now()))
+    }
+
+    fn close_one_idle(&self, backend: &Backend) {
+        if let Some(idle) = self.idle.borrow_mut().get_mut(backend.serial() as usize)
+            && !idle.connections.is_empty()
+        {
+            idle.connections.remove(0);
+        }
     }
 
     fn keep_buffer(&self, mut buffer: Vec<u8>) {

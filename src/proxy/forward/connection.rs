@@ -9,6 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::pool::OpenConnection;
+
 /// What the first read of a reply has room for.
 const FIRST_READ: usize = 4 * 1024;
 
@@ -19,14 +21,16 @@ const LARGE_READ: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Connection {
     io: TcpStream,
+    /// Counts it; after `io`, so that it is closed before another may be opened.
+    counted: OpenConnection,
     pub(super) read: BytesMut,
     /// When it was last put back, for those that are idle.
     pub(super) idle_since: Instant,
 }
 
 impl Connection {
-    pub(super) fn new(io: TcpStream, now: Instant) -> Self {
-        Self { io, read: BytesMut::new(), idle_since: now }
+    pub(super) fn new(io: TcpStream, counted: OpenConnection, now: Instant) -> Self {
+        Self { io, counted, read: BytesMut::new(), idle_since: now }
     }
 
     /// Whether the backend has closed it, or sent what nobody asked for. No system call unless something came.
@@ -58,8 +62,8 @@ impl Connection {
         Poll::Ready(if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) })
     }
 
-    /// The socket, and what was read from it already.
-    pub(super) fn into_parts(self) -> (TcpStream, BytesMut) {
-        (self.io, self.read)
+    /// The socket, what counts it, and what was read from it already.
+    pub(super) fn into_parts(self) -> (TcpStream, OpenConnection, BytesMut) {
+        (self.io, self.counted, self.read)
     }
 }

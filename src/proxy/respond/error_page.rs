@@ -24,6 +24,13 @@ pub fn page(status: StatusCode, closes: bool) -> Response<Bytes> {
     page
 }
 
+/// The page for a client that may come again after so many seconds.
+pub fn full(status: StatusCode, retry_after: u32) -> Response<Bytes> {
+    let mut page = page(status, false);
+    page.headers_mut().insert(header::RETRY_AFTER, retry_after.into());
+    page
+}
+
 /// What a client gets instead of a reply when its session is lost.
 pub fn session_lost(told: &OnSessionLost) -> Response<Bytes> {
     match told {

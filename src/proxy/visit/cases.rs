@@ -9,7 +9,7 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use super::{Arrival, Destination, Next, Visit, pin_owner};
+use super::{Arrival, Crowd, Destination, Next, Visit, pin_owner};
 use crate::config::Config;
 use crate::pool::{AdminState, Backend, Evidence, Failure, Registry, Thresholds};
 use crate::proxy::affinity::KeyRing;
@@ -73,7 +73,7 @@ impl Site {
         let arrival = Arrival { client: &|| CLIENT, headers: &headers, path: "/", path_and_query: "/", now: self.wall };
         let visit = Visit::begin(pool, true, arrival);
         let mut balancer = Balancer::new(pool.settings.balance, &pool.members, 0);
-        let next = visit.next(pool, &mut balancer, tried, true, &mut Rng::with_seed(1), self.now);
+        let next = visit.next(pool, &mut balancer, (tried, &Crowd::default()), true, &mut Rng::with_seed(1), self.now);
         let Next::Go(destination) = next else { panic!("{next:?}") };
         (visit, destination, headers)
     }
@@ -219,7 +219,8 @@ fn an_unknown_session_id_is_no_way_around_max_pins() {
         let arrival = Arrival { client: &|| CLIENT, headers: &headers, path: "/", path_and_query: "/", now: WALL };
         let visit = Visit::begin(pool, true, arrival);
         let mut balancer = Balancer::new(pool.settings.balance, &pool.members, 0);
-        let next = visit.next(pool, &mut balancer, &Tried::default(), true, &mut Rng::with_seed(1), now);
+        let next =
+            visit.next(pool, &mut balancer, (&Tried::default(), &Crowd::default()), true, &mut Rng::with_seed(1), now);
         assert_eq!(next, Next::Nobody, "{cookie:?}");
     }
 }

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::next::place_of_unknown;
-use super::{Arrival, Carrier, Next, Visit, pin_owner};
+use super::{Arrival, Carrier, Crowd, Next, Visit, pin_owner};
 use crate::config::Balance;
 use crate::pool::sessions::HomeState;
 use crate::pool::{AdminState, Health, Member};
@@ -64,6 +64,11 @@ pub enum Answer {
         /// The pool's policy is to refuse it then.
         then_refused: bool,
     },
+    /// It would wait in the queue: of this backend, or of the pool.
+    Queue {
+        /// Index of the backend.
+        at: Option<usize>,
+    },
     /// The pool's policy is to refuse it.
     Refuse,
     /// Nobody could serve it.
@@ -102,7 +107,10 @@ impl Visit {
             pin_id: self.pin_id.filter(|_| is_pinned),
             pin,
             home_state: match pin {
-                Some(pin) => Some(self.state_of_home(&pin, pool, &tried, now)),
+                Some(pin) => Some(match self.state_of_home(&pin, pool, &tried, now) {
+                    HomeState::Available if pool.members[pin.home as usize].backend.room().is_full() => HomeState::Busy,
+                    state => state,
+                }),
                 None => is_pinned.then_some(HomeState::Removed),
             },
             is_another_instance: pin.is_some_and(|pin| self.lost_with_instance(&pin, pool)),
@@ -114,14 +122,19 @@ impl Visit {
     fn course_of_pinned(&self, pool: &Pool, now: Instant) -> Answer {
         // Whoever has a pin is not balanced, so neither of them is used.
         let (mut balancer, mut rng) = (Balancer::new(Balance::Random, &pool.members, 0), Rng::with_seed(0));
-        match self.next(pool, &mut balancer, &Tried::default(), pool.settings.rehome.wait.is_zero(), &mut rng, now) {
+        let (tried, crowd) = (Tried::default(), Crowd::onlooker());
+        let has_waited = pool.settings.rehome.wait.is_zero();
+        match self.next(pool, &mut balancer, (&tried, &crowd), has_waited, &mut rng, now) {
             Next::Go(to) => Answer::Go { to: to.member, placement: to.placement, session_lost: to.session_lost },
             Next::Wait { .. } => {
-                let after = self.next(pool, &mut balancer, &Tried::default(), true, &mut rng, now);
+                let after = self.next(pool, &mut balancer, (&tried, &crowd), true, &mut rng, now);
                 Answer::Wait { then_refused: after == Next::Refuse }
             }
+            Next::QueueAt { member, .. } => Answer::Queue { at: Some(member) },
+            Next::QueueForAny(_) => Answer::Queue { at: None },
             Next::Refuse => Answer::Refuse,
-            Next::Nobody => Answer::Nobody,
+            // An onlooker has not waited, so whoever is full has a queue.
+            Next::Full | Next::Nobody => Answer::Nobody,
         }
     }
 

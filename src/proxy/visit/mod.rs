@@ -6,6 +6,8 @@
 
 mod arrive;
 
+mod crowd;
+
 mod explain;
 
 mod leave;
@@ -21,6 +23,7 @@ mod outages;
 #[cfg(test)]
 mod tests;
 
+pub(super) use crowd::Crowd;
 pub(super) use leave::owner as pin_owner;
 
 pub use explain::{Answer, Explanation, Question, explain};
@@ -136,6 +139,18 @@ pub(super) enum Next {
         /// Index of the home.
         home: usize,
     },
+    /// Wait in the queue of this backend, then ask again; or go there, whatever has changed meanwhile, where it says what
+    /// that is.
+    QueueAt {
+        /// Index of the backend.
+        member: usize,
+        /// What it is to go there.
+        placement: Option<Placement>,
+    },
+    /// Wait in the pool's queue until any backend has room, and go there.
+    QueueForAny(Placement),
+    /// Whoever could serve it is full, and it has waited as long as it may.
+    Full,
     /// The policy says no.
     Refuse,
     /// There is nobody.

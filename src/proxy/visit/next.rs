@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use super::{Carrier, Destination, Moved, Next, Visit};
+use super::{Carrier, Crowd, Destination, Moved, Next, Visit};
 use crate::config::{HomeBy, Sessions};
 use crate::pool::rebalance::{self, Role};
 use crate::pool::sessions::HomeState;
@@ -17,34 +17,48 @@ use crate::proxy::snapshot::{Affinity, Pool};
 use crate::telemetry::words::{DetourReason, Placement, RehomeReason};
 
 impl Visit {
-    /// Decides where the next attempt goes. `tried` are those that failed this request; `has_waited` whether it has
-    /// waited for its home as long as it may.
+    /// Decides where the next attempt goes. `tried` are those that failed this request, `crowd` those that were full;
+    /// `has_waited` whether it has waited as long as it may for a home that is away.
     pub(in crate::proxy) fn next(
         &self,
         pool: &Pool,
         balancer: &mut Balancer,
-        tried: &Tried,
+        (tried, crowd): (&Tried, &Crowd),
         has_waited: bool,
         rng: &mut Rng,
         now: Instant,
     ) -> Next {
         match self.opened {
-            Some(Opened::Valid(pin) | Opened::OldKey(pin)) => self.next_of_pinned(&pin, pool, tried, has_waited, now),
+            Some(Opened::Valid(pin) | Opened::OldKey(pin)) => {
+                self.next_of_pinned(&pin, pool, (tried, crowd), has_waited, now)
+            }
             Some(Opened::UnknownBackend(orphan)) => {
                 let course = course(policy(pool), HomeState::Removed, has_waited, false);
-                self.follow(course, pool, None, (orphan.id, orphan.detour), tried, now)
+                let orphan = Away { home: None, pin_id: orphan.id, detour: orphan.detour };
+                self.follow(course, pool, orphan, (tried, crowd), now)
             }
             Some(Opened::None | Opened::Expired | Opened::Forged) => match &self.carrier {
-                Carrier::Hash | Carrier::KeyMissing => unpinned(pool, balancer, tried, rng, now),
-                Carrier::Cookie | Carrier::Session(_) => self.welcome(pool, balancer, tried, rng, now),
+                Carrier::Hash | Carrier::KeyMissing => unpinned(pool, balancer, (tried, crowd), rng, now),
+                Carrier::Cookie | Carrier::Session(_) => self.welcome(pool, balancer, (tried, crowd), rng, now),
             },
-            None => unpinned(pool, balancer, tried, rng, now),
+            None => unpinned(pool, balancer, (tried, crowd), rng, now),
         }
     }
 
-    fn next_of_pinned(&self, pin: &Pin, pool: &Pool, tried: &Tried, has_waited: bool, now: Instant) -> Next {
+    fn next_of_pinned(
+        &self,
+        pin: &Pin,
+        pool: &Pool,
+        (tried, crowd): (&Tried, &Crowd),
+        has_waited: bool,
+        now: Instant,
+    ) -> Next {
         let home = pin.home as usize;
+        let away = Away { home: Some(home), pin_id: pin.id, detour: pin.detour };
         match self.course(pin, pool, tried, has_waited, now) {
+            Course::Home if crowd.found(home, &pool.members[home]) => {
+                self.next_of_busy_home(home, pool, away, (tried, crowd), now)
+            }
             Course::Home => match self.evened_out(pin, pool, tried, now) {
                 Some(member) => {
                     let reason = RehomeReason::Rebalanced;
@@ -54,13 +68,37 @@ impl Visit {
                 None => Next::Go(self.kept(pin, pool)),
             },
             Course::Wait => Next::Wait { home },
-            course => match self.follow(course, pool, Some(home), (pin.id, pin.detour), tried, now) {
+            course => match self.follow(course, pool, away, (tried, crowd), now) {
                 // Nobody else can: a home in doubt is better than none.
                 Next::Nobody if serves_pinned(pool, home, tried) || is_last_hope(pool, home, tried) => {
-                    Next::Go(self.kept(pin, pool))
+                    match crowd.found(home, &pool.members[home]) {
+                        true => queue_at(home, crowd),
+                        false => Next::Go(self.kept(pin, pool)),
+                    }
                 }
                 next => next,
             },
+        }
+    }
+
+    /// The home would serve its client, but is full: the client waits there, or takes a detour to where there is room. Its
+    /// pin stays.
+    fn next_of_busy_home(
+        &self,
+        home: usize,
+        pool: &Pool,
+        away: Away,
+        (tried, crowd): (&Tried, &Crowd),
+        now: Instant,
+    ) -> Next {
+        match course(policy(pool), HomeState::Busy, crowd.has_waited(), false) {
+            Course::Detour(reason) => match self.heir_with_room(pool, away, (tried, crowd), now) {
+                Some(member) => Next::Go(Destination::plain(member, Placement::Detour(reason))),
+                // Everybody is full, and if anybody, the home should serve it.
+                None => queue_at(home, crowd),
+            },
+            Course::Refuse => Next::Full,
+            Course::Home | Course::Wait | Course::Rehome { .. } => queue_at(home, crowd),
         }
     }
 
@@ -117,9 +155,17 @@ impl Visit {
     }
 
     /// Places a client without a pin: where its other first requests went, else where the balancer says.
-    fn welcome(&self, pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng, now: Instant) -> Next {
+    fn welcome(
+        &self,
+        pool: &Pool,
+        balancer: &mut Balancer,
+        (tried, crowd): (&Tried, &Crowd),
+        rng: &mut Rng,
+        now: Instant,
+    ) -> Next {
         let new = |member| Next::Go(Destination::plain(member, Placement::New));
         let spread = pool.state.spread();
+        let is_found_full = |member: usize| crowd.found(member, &pool.members[member]);
         let is_good = |member: &usize| {
             let serves_new =
                 |found: &Member| found.backend.standing().is_available_for_new() || spread.ignores_health_of(found);
@@ -129,19 +175,28 @@ impl Visit {
         if let Some(presented) = self.presented()
             && let Some(member) = place_of_unknown(presented.pin_id, pool, tried, now)
         {
-            return new(member);
+            return if is_found_full(member) { queue_as_new(member, crowd) } else { new(member) };
         }
         let Some(newcomer) = self.newcomer else { return Next::Nobody };
         if let Some(member) = pool.newcomers.home_of(newcomer, pool.uptime(now)).filter(is_good) {
-            return new(member);
+            // Its other first requests are there, so it waits for that one like for a home.
+            return if is_found_full(member) { queue_as_new(member, crowd) } else { new(member) };
         }
         let circumstances = Circumstances { is_home: true, ..circumstances(pool, tried, now) };
         match balancer.pick_under(&circumstances, &pool.members, rng) {
+            Some(member) if must_queue(pool, member) => queue_for_any(Placement::New, crowd),
             Some(member) => {
                 let claimed = pool.newcomers.claim(newcomer, member, pool.uptime(now));
                 new(if is_good(&claimed) { claimed } else { member })
             }
             None => Next::Nobody,
+        }
+    }
+
+    /// A client without a pin got room here: its other first requests are to come, too.
+    pub(in crate::proxy) fn claim(&self, pool: &Pool, member: usize, now: Instant) {
+        if let Some(newcomer) = self.newcomer {
+            pool.newcomers.claim(newcomer, member, pool.uptime(now));
         }
     }
 
@@ -187,7 +242,9 @@ impl Visit {
         if !is_idle || !rebalance::is_turn(pin.id, backend.stable_hash(), used, settings.pace.per_second()) {
             return None;
         }
-        let receives = |member: &Member| member.backend.role() == Role::Receives && is_good_heir(member);
+        let receives = |member: &Member| {
+            member.backend.role() == Role::Receives && is_good_heir(member) && !member.backend.room().is_full()
+        };
         let untried = |index: usize| !tried.contains(index);
         match pool.settings.sessions {
             // Its session cannot follow; it is placed anew once it has ended.
@@ -204,15 +261,8 @@ impl Visit {
     }
 
     /// Where a request goes that does not go home.
-    fn follow(
-        &self,
-        course: Course,
-        pool: &Pool,
-        home: Option<usize>,
-        (pin_id, detour): (u64, Option<Detour>),
-        tried: &Tried,
-        now: Instant,
-    ) -> Next {
+    fn follow(&self, course: Course, pool: &Pool, away: Away, (tried, crowd): (&Tried, &Crowd), now: Instant) -> Next {
+        let Away { home, pin_id, detour } = away;
         let (placement, moved, session_lost) = match course {
             Course::Home | Course::Wait | Course::Refuse => return Next::Refuse,
             Course::Detour(reason) => (Placement::Detour(reason), None, None),
@@ -235,10 +285,51 @@ impl Visit {
             }
             _ => self.heir_of(pin_id, pool, home, tried, now),
         });
-        match heir {
-            Some(member) => Next::Go(Destination { member, placement, moved, session_lost }),
-            None => Next::Nobody,
+        let Some(mut member) = heir else { return Next::Nobody };
+        if crowd.found(member, &pool.members[member]) {
+            match self.instead_of_full_heir(pool, away, (tried, crowd), now) {
+                Some(other) => member = other,
+                None => return queue_at(member, crowd),
+            }
         }
+        Next::Go(Destination { member, placement, moved, session_lost })
+    }
+
+    /// Who takes over instead of an heir that is full. Nobody at first: all requests of one client, through every
+    /// replica, are to find the same heir, so they wait for it. Where sessions are external it does not matter who it is.
+    /// After the wait, anybody with room is better than an error, except where only the heir has a copy.
+    fn instead_of_full_heir(
+        &self,
+        pool: &Pool,
+        away: Away,
+        (tried, crowd): (&Tried, &Crowd),
+        now: Instant,
+    ) -> Option<usize> {
+        let may_be_another = match pool.settings.sessions {
+            Sessions::External => true,
+            Sessions::Local | Sessions::Replicated => crowd.has_waited(),
+            Sessions::Backup => false,
+        };
+        if may_be_another { self.heir_with_room(pool, away, (tried, crowd), now) } else { None }
+    }
+
+    /// The best in the pin's own order that has room, where it is detoured to already before all others; with one copy of
+    /// each session, only who has that.
+    fn heir_with_room(&self, pool: &Pool, away: Away, (tried, crowd): (&Tried, &Crowd), now: Instant) -> Option<usize> {
+        let Away { home, pin_id, detour } = away;
+        let has_room = |member: &usize| crowd.may_have_room(*member, &pool.members[*member]);
+        let is_other = |member: &usize| Some(*member) != home && serves_pinned(pool, *member, tried);
+        let known = detour.map(|detour| detour.to as usize).filter(is_other).or(self.named_heir().filter(is_other));
+        if pool.settings.sessions == Sessions::Backup {
+            return known.or_else(|| heir_in_service(pin_id, pool, home, tried, now)).filter(has_room);
+        }
+        let warming = pool.warming(now);
+        known.filter(has_room).or_else(|| {
+            heir_of_rank(pin_id, &pool.members, home, |index, member| {
+                let is_free = !tried.contains(index) && crowd.may_have_room(index, member);
+                if is_free { rank(member, pin_id, warming.as_ref()) } else { None }
+            })
+        })
     }
 
     /// The backend that takes over: the one that the session id names, else one in service, or at least one that is only
@@ -282,9 +373,24 @@ pub(super) fn policy(pool: &Pool) -> Policy {
     }
 }
 
+/// A pin whose request does not go home.
+#[derive(Clone, Copy)]
+struct Away {
+    home: Option<usize>,
+    pin_id: u64,
+    detour: Option<Detour>,
+}
+
 /// Places a request where pins do not count.
-fn unpinned(pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng, now: Instant) -> Next {
+fn unpinned(
+    pool: &Pool,
+    balancer: &mut Balancer,
+    (tried, crowd): (&Tried, &Crowd),
+    rng: &mut Rng,
+    now: Instant,
+) -> Next {
     match balancer.pick_under(&circumstances(pool, tried, now), &pool.members, rng) {
+        Some(member) if must_queue(pool, member) => queue_for_any(Placement::Unpinned, crowd),
         Some(member) => Next::Go(Destination::plain(member, Placement::Unpinned)),
         None => Next::Nobody,
     }
@@ -303,6 +409,25 @@ fn is_last_hope(pool: &Pool, home: usize, tried: &Tried) -> bool {
         && standing.admin != AdminState::Disabled
         && !standing.is_gone()
         && !standing.is_silent
+}
+
+/// Whether a request that any backend may serve has to wait, when this is whom the balancer picks: it prefers those with
+/// room, so all are full; or others came before. One look where the pool has no bounds.
+fn must_queue(pool: &Pool, member: usize) -> bool {
+    pool.is_bounded && (!pool.line.line.is_empty() || pool.members[member].backend.room().is_full())
+}
+
+fn queue_at(member: usize, crowd: &Crowd) -> Next {
+    if crowd.has_waited() { Next::Full } else { Next::QueueAt { member, placement: None } }
+}
+
+/// For a client without a pin: why it should go there may be forgotten by the time it can.
+fn queue_as_new(member: usize, crowd: &Crowd) -> Next {
+    if crowd.has_waited() { Next::Full } else { Next::QueueAt { member, placement: Some(Placement::New) } }
+}
+
+fn queue_for_any(placement: Placement, crowd: &Crowd) -> Next {
+    if crowd.has_waited() { Next::Full } else { Next::QueueForAny(placement) }
 }
 
 /// Whether a pinned client may be sent to this one.

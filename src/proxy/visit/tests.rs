@@ -10,7 +10,7 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use super::{Arrival, Next, Visit, pin_owner};
+use super::{Arrival, Crowd, Next, Visit, pin_owner};
 use crate::config::{Config, Sessions};
 use crate::pool::rebalance::{Load, roles};
 use crate::pool::{AdminState, Backend, Evidence, Failure, Member, Registry, Thresholds};
@@ -153,7 +153,7 @@ impl Site {
         let has_failed = |member: &Member| failed.contains(&&*member.backend.id().name);
         let indices = pool.members.iter().enumerate().filter(|(_, member)| has_failed(member));
         indices.for_each(|(index, _)| tried.insert(index));
-        let next = visit.next(pool, &mut balancer, &tried, true, &mut self.rng, self.now);
+        let next = visit.next(pool, &mut balancer, (&tried, &Crowd::default()), true, &mut self.rng, self.now);
         let Next::Go(destination) = next else { return Err(next) };
         visit.served(pool, &destination, || self.ids.draw(&pool.members, destination.member, &mut self.rng));
         let mut reply = HeaderMap::new();
