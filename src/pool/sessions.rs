@@ -134,7 +134,9 @@ pub fn permit(sessions: Sessions, home: HomeState) -> Permit {
     match (home, sessions) {
         (H::Available, _) => P::Keep,
         (H::Busy | H::Suspect | H::AttemptFailed, S::Local) => P::WaitThenDetour,
-        (H::Busy | H::Suspect | H::AttemptFailed, S::Replicated | S::Backup | S::External) => P::Detour,
+        (H::Busy | H::Suspect | H::AttemptFailed, S::Replicated | S::External) | (H::Busy, S::Backup) => P::Detour,
+        // Whoever serves it takes the only copy over: a home that is back, and was not there to be given one, has nothing.
+        (H::Suspect | H::AttemptFailed, S::Backup) => P::Rehome,
         (H::Unreachable | H::Disabled, S::Local) => P::Detour,
         (H::Unreachable | H::Disabled, S::Replicated | S::Backup | S::External) => P::Rehome,
         (H::Draining, S::Local) => P::Keep,
@@ -156,8 +158,8 @@ mod tests {
         let rows = [
             [P::Keep; 4],
             [P::WaitThenDetour, P::Detour, P::Detour, P::Detour],
-            [P::WaitThenDetour, P::Detour, P::Detour, P::Detour],
-            [P::WaitThenDetour, P::Detour, P::Detour, P::Detour],
+            [P::WaitThenDetour, P::Detour, P::Rehome, P::Detour],
+            [P::WaitThenDetour, P::Detour, P::Rehome, P::Detour],
             [P::Detour, P::Rehome, P::Rehome, P::Rehome],
             [P::Detour, P::Rehome, P::Rehome, P::Rehome],
             [P::Keep, P::RehomePaced, P::RehomePaced, P::RehomePaced],

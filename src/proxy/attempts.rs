@@ -301,7 +301,7 @@ fn own_lines(request: &Request<'_>, visit: &Visit, destination: &Destination) ->
     let mut lines = Vec::new();
     let pool = request.view.pool(request.pool);
     if pool.settings.sessions == Sessions::Backup
-        && let Some(heir) = visit.heir(pool, destination.member)
+        && let Some(heir) = visit.told_heir(pool, destination)
     {
         let _ = write!(lines, "stickpin-heir: {}\r\n", pool.members[heir].backend.id().name);
     }

@@ -105,24 +105,48 @@ async fn a_removed_home_is_left_without_a_loss() {
     }
 }
 
+/// Where every server has a copy the client goes home afterwards. Where there is one, whoever serves the session takes it
+/// over: the home was told to drop it, and sent there again the client was logged out.
 #[tokio::test]
-async fn a_refused_connect_is_a_detour_to_one_that_has_a_copy() {
+async fn a_refused_connect_is_served_by_one_that_has_a_copy_and_loses_nothing_afterwards() {
     for kind in KINDS {
         let backends = cluster(kind);
         let mut gate = Gate::before(backends[0].address()).await;
         let mut shop = shop(kind, &backends).probed(SUSPECTING);
         shop.backends[0] = gate.yaml("red");
         let stickpin = shop.open().await;
-        let mut client = client_at(&stickpin, "red").await;
+        let (mut client, mut admin) = (client_at(&stickpin, "red").await, stickpin.admin());
         assert_stays(&mut client, "red").await;
-        let pin = client.cookies.value("stickpin").unwrap().to_owned();
         gate.shut().await;
         let away = who_am_i(&mut client).await;
         assert_ne!(away.served_by(), "red");
         assert_eq!(away.field("user"), "ann", "{kind}: {}", away.text());
-        assert_eq!(client.cookies.value("stickpin"), Some(&*pin), "the pin is as it was");
-        assert_placed(&stickpin, "rehomed", "", 0).await;
+        gate.open().await;
+        admin.until_health("shop", "red", "healthy").await;
+        let (home, rehomes) = if kind == "replicated" { ("red".into(), 0) } else { (away.served_by(), 1) };
+        assert_stays(&mut client, &home).await;
+        assert_placed(&stickpin, "rehomed", "unreachable", rehomes).await;
     }
+}
+
+/// A detour that the pool's own policy asks for: who serves it is told to keep the copy at home, to which the client returns.
+#[tokio::test]
+async fn under_backup_a_detour_copies_the_session_back_home() {
+    let backends = cluster("backup");
+    let mut gate = Gate::before(backends[0].address()).await;
+    let when = "rehome: { when: { connect_failed: detour, suspect: detour } }";
+    let mut shop = shop("backup", &backends).probed(SUSPECTING).pool(when);
+    shop.backends[0] = gate.yaml("red");
+    let stickpin = shop.open().await;
+    let (mut client, mut admin) = (client_at(&stickpin, "red").await, stickpin.admin());
+    assert_stays(&mut client, "red").await;
+    gate.shut().await;
+    let away = who_am_i(&mut client).await;
+    assert_eq!((away.field("user"), away.field("copied_to")), ("ann".into(), "red".into()), "{}", away.text());
+    gate.open().await;
+    admin.until_health("shop", "red", "healthy").await;
+    assert_stays(&mut client, "red").await;
+    assert_placed(&stickpin, "rehomed", "", 0).await;
 }
 
 async fn crowd_leaves_a_drained_backend(kind: &str) {

@@ -233,7 +233,16 @@ impl Visit {
         self.presented().and_then(|presented| presented.heir).map(|heir| heir as usize)
     }
 
-    /// Who takes over when the backend that serves this request is lost: what `Stickpin-Heir` tells.
+    /// What `Stickpin-Heir` tells the backend that serves this request: who else is to have the session. On a detour that is
+    /// the home, to which the client goes back.
+    pub(in crate::proxy) fn told_heir(&self, pool: &Pool, destination: &Destination) -> Option<usize> {
+        let is_on_detour = matches!(destination.placement, Placement::Detour(_));
+        let home = self.pin().filter(|_| is_on_detour).map(|pin| pin.home as usize);
+        home.filter(|home| *home != destination.member && serves_pinned(pool, *home, &Tried::default()))
+            .or_else(|| self.heir(pool, destination.member))
+    }
+
+    /// Who takes over when the backend that serves this request is lost.
     pub(in crate::proxy) fn heir(&self, pool: &Pool, served_by: usize) -> Option<usize> {
         self.heir_of(self.pin_id?, pool, Some(served_by), &Tried::default())
     }
