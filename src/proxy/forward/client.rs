@@ -301,6 +301,8 @@ async fn reply(
     let timeouts = request.timeouts;
     let mut progress = exchange.progress();
     let mut was_sent = false;
+    // Bytes of a head that is not whole yet.
+    let mut began = 0;
     let mut interims = 0;
     request.deadline.set(timeouts.idle);
     let result = poll_fn(|cx| {
@@ -312,6 +314,10 @@ async fn reply(
             } else if !was_sent && exchange.progress() != progress {
                 progress = exchange.progress();
                 request.deadline.set(timeouts.idle);
+            } else if was_sent && exchange.head_bytes() != began {
+                // A head that drips in is late only when nothing of it comes any more.
+                began = exchange.head_bytes();
+                request.deadline.set(if began == 0 { timeouts.first_byte } else { timeouts.idle });
             }
             if polled.is_pending() {
                 ready!(request.deadline.poll(cx));
