@@ -29,6 +29,8 @@ mod events;
 
 mod explain;
 
+mod failures;
+
 mod gate;
 
 mod hash;
