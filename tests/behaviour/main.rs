@@ -72,3 +72,5 @@ mod streaming;
 mod timeouts;
 
 mod upgrade;
+
+mod verdict;

@@ -1,9 +1,8 @@
 //! Half an answer, then a reset, while every probe is answered well.
 
-use super::{
-    KINDS, Scene, assert_moved_with_its_session, assert_nothing_failed, assert_sound, ends_logged_in_at, parted,
-};
+use super::{KINDS, Scene};
 use crate::crowd::{Crowd, Customer, Seen, customers};
+use crate::verdict::{assert_moved_with_its_session, assert_nothing_failed, assert_sound, ends_logged_in_at, parted};
 
 /// A third of all requests is tried again, which is more than the budget of 20 % allows for long.
 const BUDGET: &str = "retry: { budget: 100% }";

@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
-use super::{Scene, assert_sound, parted};
+use super::Scene;
 use crate::crowd::{Crowd, Customer, customers};
 use crate::shop::log_in;
 use crate::support::raw::Peer;
 use crate::support::until;
+use crate::verdict::{assert_sound, parted};
 
 /// Accepting pauses and says so once, whoever is connected is served, no backend is blamed for it, and all is as before
 /// when there are some again.

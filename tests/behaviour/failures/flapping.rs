@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{KINDS, Scene, assert_lost_once, assert_moved_with_its_session, assert_nothing_failed, parted};
+use super::{KINDS, Scene};
 use crate::crowd::{Crowd, Customer, customers};
+use crate::verdict::{assert_lost_once, assert_moved_with_its_session, assert_nothing_failed, parted};
 
 const TIMES: usize = 3;
 

@@ -1,8 +1,9 @@
 //! `SIGSTOP`: connections open, nobody answers, and nothing is lost.
 
-use super::{KINDS, Scene, assert_moved_with_its_session, assert_nothing_failed, ends_logged_in_at, parted};
+use super::{KINDS, Scene};
 use crate::crowd::{Crowd, Customer, customers};
 use crate::shop::IMPATIENT;
+use crate::verdict::{assert_moved_with_its_session, assert_nothing_failed, ends_logged_in_at, parted};
 
 /// Whoever was waiting is answered when it goes on. Who comes meanwhile takes a detour and comes home, with `local`
 /// sessions, or has moved with its session for good.

@@ -1,8 +1,9 @@
 //! `SIGKILL`: the process is gone, and with it what only it had in memory.
 
-use super::{KINDS, Scene, assert_lost_once, assert_moved_with_its_session, assert_nothing_failed, parted};
+use super::{KINDS, Scene};
 use crate::crowd::{Crowd, Customer, customers};
 use crate::shop::until_gone;
+use crate::verdict::{assert_lost_once, assert_moved_with_its_session, assert_nothing_failed, parted};
 
 /// `local`: exactly its sessions are lost, once each, and that is told. Otherwise nobody loses anything.
 #[tokio::test]

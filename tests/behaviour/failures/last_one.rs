@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Scene, assert_lost_once, assert_moved_with_its_session, assert_nothing_failed};
+use super::Scene;
 use crate::crowd::{Crowd, Customer, customers};
 use crate::shop::{client_at, log_in, until_gone};
 use crate::support::until;
+use crate::verdict::{assert_lost_once, assert_moved_with_its_session, assert_nothing_failed};
 
 /// What a busy machine may add to a time that is kept otherwise: so many times as long.
 const SLACK: u32 = 3;

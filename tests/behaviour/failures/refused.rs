@@ -1,12 +1,11 @@
 //! Nobody listens: for a moment, while the process lives, or from the beginning.
 
-use super::{
-    KINDS, NAMES, Scene, assert_moved_with_its_session, assert_nothing_failed, ends_logged_in_at, parted, was_unknown,
-};
+use super::{KINDS, NAMES, Scene};
 use crate::crowd::{Crowd, Customer, customers};
 use crate::gate::Gate;
 use crate::shop::{SUSPECTING, Shop, log_in};
 use crate::support::{Backend, BackendProcess, ReservedPort, SessionApp, until};
+use crate::verdict::{assert_moved_with_its_session, assert_nothing_failed, ends_logged_in_at, parted, was_unknown};
 
 /// `local`: its clients look logged out while it refuses, and are at home again after it. `replicated`: even that is not
 /// seen. `backup`: they move with their sessions, for there is one copy only.

@@ -1,9 +1,10 @@
 //! Another server where one was: under another name, or under the same one.
 
-use super::{Scene, assert_lost_once, assert_nothing_failed, parted};
+use super::Scene;
 use crate::crowd::{Crowd, Customer, customers};
 use crate::shop::{Shop, until_gone};
 use crate::support::{SessionApp, StickpinProcess};
+use crate::verdict::{assert_lost_once, assert_nothing_failed, parted};
 
 /// Probes that read which life answers, and never say that it is over.
 const NAMED: &str = "{ http: { path: /health, interval: 100ms, suspect_interval: 50ms, timeout: 5s, \

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Scene, assert_nothing_failed, parted};
+use super::Scene;
 use crate::crowd::{Crowd, Customer, customers};
 use crate::shop::{client_at, is_logged_in_at, who_am_i};
+use crate::verdict::{assert_nothing_failed, parted};
 
 /// Longer than a byte takes, shorter than the reply, and shorter than its head.
 const DEADLINES: &str = "timeouts: { first_byte: 2500ms, idle: 2500ms }";
