@@ -194,24 +194,33 @@ impl Visit {
                 (Placement::Rehomed(reason), Some(moved), session_lost.then_some(reason))
             }
         };
-        // Where the client has been detoured to already, it stays: what it did there may be there only.
-        let noted = detour.map(|detour| detour.to as usize).filter(|to| serves_pinned(pool, *to, tried));
-        let heir = noted.or_else(|| match course {
-            // From one drained backend to another it would only have to move again.
-            Course::Rehome { reason: RehomeReason::Drained, .. } => {
-                let takes_over = |heir: &usize| {
-                    Some(*heir) != home
-                        && !tried.contains(*heir)
-                        && pool.members[*heir].backend.standing().is_available_for_new()
-                };
-                self.named_heir().filter(takes_over).or_else(|| heir_in_service(pin_id, pool, home, tried))
-            }
-            _ => self.heir_of(pin_id, pool, home, tried),
-        });
-        match heir {
-            Some(member) => Next::Go(Destination { member, placement, moved, session_lost }),
-            None => Next::Nobody,
-        }
+        let heir_but = |tried: &Tried| {
+            // Where the client has been detoured to already, it stays: what it did there may be there only.
+            let noted = detour.map(|detour| detour.to as usize).filter(|to| serves_pinned(pool, *to, tried));
+            noted.or_else(|| match course {
+                // From one drained backend to another it would only have to move again.
+                Course::Rehome { reason: RehomeReason::Drained, .. } => {
+                    let takes_over = |heir: &usize| {
+                        Some(*heir) != home
+                            && !tried.contains(*heir)
+                            && pool.members[*heir].backend.standing().is_available_for_new()
+                    };
+                    self.named_heir().filter(takes_over).or_else(|| heir_in_service(pin_id, pool, home, tried))
+                }
+                _ => self.heir_of(pin_id, pool, home, tried),
+            })
+        };
+        let Some(member) = heir_but(tried) else { return Next::Nobody };
+        // The heir, which has the only copy, failed this request too: whoever is left may serve it, but is no new home.
+        let is_without_copy = pool.settings.sessions == Sessions::Backup
+            && moved.is_some()
+            && !tried.is_empty()
+            && heir_but(&Tried::default()).is_some_and(|heir| heir != member && tried.contains(heir));
+        Next::Go(if is_without_copy {
+            Destination::plain(member, Placement::Detour(DetourReason::ConnectFailed))
+        } else {
+            Destination { member, placement, moved, session_lost }
+        })
     }
 
     /// The backend that takes over: the one that the session id names, else one in service, or at least one that is only
