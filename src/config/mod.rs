@@ -551,7 +551,7 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the end of the request to the first byte of the reply.
     pub first_byte: Duration,
-    /// Between two pieces of a request or reply body.
+    /// Between two pieces of a request body, or of a reply, its head included.
     pub idle: Duration,
     /// For the whole request, `None` for no bound.
     pub request: Option<Duration>,

@@ -413,7 +413,7 @@ pub(super) struct Timeouts {
     pub(super) connect: Given<NonZeroTime>,
     /// From the end of the request to the first byte of the reply. Default: 30s.
     pub(super) first_byte: Given<NonZeroTime>,
-    /// Between two pieces of a request or reply body. Default: 60s.
+    /// Between two pieces of a request body, or of a reply, its head included. Default: 60s.
     pub(super) idle: Given<NonZeroTime>,
     /// For the whole request. Default: none, a long download may take its time.
     pub(super) request: Given<NonZeroTime>,

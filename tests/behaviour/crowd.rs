@@ -106,7 +106,13 @@ pub(crate) async fn customers(stickpin: &StickpinProcess, count: usize) -> Vec<C
         let (mut client, user) = (stickpin.client(), format!("user{n}"));
         let login = client.post(&format!("/login?user={user}"), "").await.unwrap();
         assert_eq!(login.status, 200, "{}", login.text());
-        customers.push(Customer { client, user, home: login.served_by(), seen: Vec::new(), longest_wait: Duration::ZERO });
+        customers.push(Customer {
+            client,
+            user,
+            home: login.served_by(),
+            seen: Vec::new(),
+            longest_wait: Duration::ZERO,
+        });
     }
     customers
 }
