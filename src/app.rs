@@ -24,7 +24,7 @@ use crate::control::{self, restore_orders};
 use crate::drain;
 use crate::pins::Stores;
 use crate::pool::Registry;
-use crate::proxy::accept::listener::{self, Inboxes, Listening};
+use crate::proxy::accept::listener::{self, Inboxes, Listening, Trouble};
 use crate::proxy::snapshot::{Lasting, Published, Snapshot};
 use crate::proxy::worker;
 use crate::telemetry::access_log::AccessLog;
@@ -176,7 +176,8 @@ impl App {
                         "the limit of open files allows few connections; raise it (ulimit -n, LimitNOFILE)"
                     );
                 }
-                let listening = Listening { address: *address, connections: Arc::default(), max_connections };
+                let (connections, trouble) = (Arc::default(), Trouble::none(Instant::now()));
+                let listening = Listening { address: *address, connections, max_connections, trouble };
                 (listening, settings.clone())
             })
             .collect();

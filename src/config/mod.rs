@@ -625,7 +625,7 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the end of the request to the first byte of the reply.
     pub first_byte: Duration,
-    /// Between two pieces of a request or reply body.
+    /// Between two pieces of a request body, or of a reply, its head included.
     pub idle: Duration,
     /// For one attempt until its reply begins, as long as there may be another; `None` for no bound.
     pub attempt: Option<Duration>,

@@ -437,7 +437,7 @@ pub(super) struct Timeouts {
     pub(super) connect: Given<NonZeroTime>,
     /// From the end of the request to the first byte of the reply. Default: 30s.
     pub(super) first_byte: Given<NonZeroTime>,
-    /// Between two pieces of a request or reply body. Default: 60s.
+    /// Between two pieces of a request body, or of a reply, its head included. Default: 60s.
     pub(super) idle: Given<NonZeroTime>,
     /// For one attempt, from its connect to the first byte of the reply, as long as there may be another. Default: none.
     pub(super) attempt: Given<NonZeroTime>,

@@ -21,7 +21,7 @@ pub(super) fn own_lines(request: &Request<'_>, visit: &Visit, destination: &Dest
     let mut lines = Vec::new();
     let pool = request.view.pool(request.pool);
     if pool.settings.sessions == Sessions::Backup
-        && let Some(heir) = visit.heir(pool, destination.member, now)
+        && let Some(heir) = visit.told_heir(pool, destination, now)
     {
         let _ = write!(lines, "stickpin-heir: {}\r\n", pool.members[heir].backend.id().name);
     }

@@ -31,6 +31,8 @@ mod events;
 
 mod explain;
 
+mod failures;
+
 mod gate;
 
 mod hash;
@@ -82,3 +84,5 @@ mod timeouts;
 mod turnstile;
 
 mod upgrade;
+
+mod verdict;

@@ -43,6 +43,16 @@ impl StickpinProcess {
         Self::start_as(shell, yaml).await
     }
 
+    /// Starts it with these variables in its environment, and waits until it is ready.
+    pub async fn start_with_environment(
+        variables: &[(&str, &str)],
+        yaml: impl FnOnce(SocketAddr, SocketAddr) -> String,
+    ) -> Self {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_stickpin"));
+        program.args(["run", "--config", CONFIG]).envs(variables.iter().copied());
+        Self::start_as(program, yaml).await
+    }
+
     async fn start_as(mut program: Command, yaml: impl FnOnce(SocketAddr, SocketAddr) -> String) -> Self {
         let reserve = || ReservedPort::new().expect("a loopback port is free");
         let (front, admin) = (reserve(), reserve());

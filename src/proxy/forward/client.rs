@@ -344,6 +344,8 @@ async fn reply(
     let timeouts = request.timeouts;
     let mut progress = exchange.progress();
     let mut was_sent = false;
+    // Bytes of a head that is not whole yet.
+    let mut began = 0;
     let mut interims = 0;
     request.deadline.set_before(timeouts.idle, request.end);
     let result = poll_fn(|cx| {
@@ -355,6 +357,11 @@ async fn reply(
             } else if !was_sent && exchange.progress() != progress {
                 progress = exchange.progress();
                 request.deadline.set_before(timeouts.idle, request.end);
+            } else if was_sent && exchange.head_bytes() != began {
+                // A head that drips in is late only when nothing of it comes any more.
+                began = exchange.head_bytes();
+                let timeout = if began == 0 { timeouts.first_byte } else { timeouts.idle };
+                request.deadline.set_before(timeout, request.end);
             }
             if polled.is_pending() {
                 ready!(request.deadline.poll(cx));

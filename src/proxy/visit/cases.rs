@@ -161,6 +161,28 @@ fn under_backup_a_suspect_heir_still_has_the_only_copy() {
     assert_eq!(site.visit(&cookie).0.member, told);
 }
 
+/// The home is out of reach, and its heir failed one request. The third has no copy; a pin that moved there had lost its
+/// session.
+#[test]
+fn under_backup_nobody_moves_to_a_backend_without_the_copy() {
+    let site = Site::new("sessions: backup");
+    let (first, reply) = site.visit("");
+    let cookie = pair(&reply);
+    site.observe(first.member, Evidence::ProbeFailed(Failure::Silent), 1);
+    let mut tried = Tried::default();
+    let (_, heir, _) = site.go(&cookie, &tried);
+    assert_eq!(heir.placement, Placement::Rehomed(RehomeReason::Unreachable));
+    tried.insert(heir.member);
+    let (_, third, _) = site.go(&cookie, &tried);
+    assert_eq!(third.placement, Placement::Detour(DetourReason::ConnectFailed));
+    assert!(third.moved.is_none() && third.member != first.member && third.member != heir.member);
+    // Once the heir is known to be dead as well, there is nothing left to go back to.
+    for dead in [first.member, heir.member] {
+        site.observe(dead, Evidence::ProbeFailed(Failure::Refused), 1);
+    }
+    assert_eq!(site.visit(&cookie).0.placement, Placement::Rehomed(RehomeReason::Gone));
+}
+
 /// With `prefix`, a reply that releases the pin and sets the cookie anew leaves the client without a home's name.
 #[test]
 fn a_released_prefix_is_not_put_in_front_again() {

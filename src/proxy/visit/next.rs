@@ -271,28 +271,39 @@ impl Visit {
                 (Placement::Rehomed(reason), Some(moved), session_lost.then_some(reason))
             }
         };
-        // Where the client has been detoured to already, it stays: what it did there may be there only.
-        let noted = detour.map(|detour| detour.to as usize).filter(|to| serves_pinned(pool, *to, tried));
-        let heir = noted.or_else(|| match course {
-            // From one drained backend to another it would only have to move again.
-            Course::Rehome { reason: RehomeReason::Drained, .. } => {
-                let takes_over = |heir: &usize| {
-                    Some(*heir) != home
-                        && !tried.contains(*heir)
-                        && pool.members[*heir].backend.standing().is_available_for_new()
-                };
-                self.named_heir().filter(takes_over).or_else(|| heir_in_service(pin_id, pool, home, tried, now))
-            }
-            _ => self.heir_of(pin_id, pool, home, tried, now),
-        });
-        let Some(mut member) = heir else { return Next::Nobody };
+        let heir_but = |tried: &Tried| {
+            // Where the client has been detoured to already, it stays: what it did there may be there only.
+            let noted = detour.map(|detour| detour.to as usize).filter(|to| serves_pinned(pool, *to, tried));
+            noted.or_else(|| match course {
+                // From one drained backend to another it would only have to move again.
+                Course::Rehome { reason: RehomeReason::Drained, .. } => {
+                    let takes_over = |heir: &usize| {
+                        Some(*heir) != home
+                            && !tried.contains(*heir)
+                            && pool.members[*heir].backend.standing().is_available_for_new()
+                    };
+                    self.named_heir().filter(takes_over).or_else(|| heir_in_service(pin_id, pool, home, tried, now))
+                }
+                _ => self.heir_of(pin_id, pool, home, tried, now),
+            })
+        };
+        let Some(mut member) = heir_but(tried) else { return Next::Nobody };
+        // The heir, which has the only copy, failed this request too: whoever is left may serve it, but is no new home.
+        let is_without_copy = pool.settings.sessions == Sessions::Backup
+            && moved.is_some()
+            && !tried.is_empty()
+            && heir_but(&Tried::default()).is_some_and(|heir| heir != member && tried.contains(heir));
         if crowd.found(member, &pool.members[member]) {
             match self.instead_of_full_heir(pool, away, (tried, crowd), now) {
                 Some(other) => member = other,
                 None => return queue_at(member, crowd),
             }
         }
-        Next::Go(Destination { member, placement, moved, session_lost })
+        Next::Go(if is_without_copy {
+            Destination::plain(member, Placement::Detour(DetourReason::ConnectFailed))
+        } else {
+            Destination { member, placement, moved, session_lost }
+        })
     }
 
     /// Who takes over instead of an heir that is full. Nobody at first: all requests of one client, through every
@@ -358,7 +369,16 @@ impl Visit {
         self.presented().and_then(|presented| presented.heir).map(|heir| heir as usize)
     }
 
-    /// Who takes over when the backend that serves this request is lost: what `Stickpin-Heir` tells.
+    /// What `Stickpin-Heir` tells the backend that serves this request: who else is to have the session. On a detour that is
+    /// the home, to which the client goes back.
+    pub(in crate::proxy) fn told_heir(&self, pool: &Pool, destination: &Destination, now: Instant) -> Option<usize> {
+        let is_on_detour = matches!(destination.placement, Placement::Detour(_));
+        let home = self.pin().filter(|_| is_on_detour).map(|pin| pin.home as usize);
+        home.filter(|home| *home != destination.member && serves_pinned(pool, *home, &Tried::default()))
+            .or_else(|| self.heir(pool, destination.member, now))
+    }
+
+    /// Who takes over when the backend that serves this request is lost.
     pub(in crate::proxy) fn heir(&self, pool: &Pool, served_by: usize, now: Instant) -> Option<usize> {
         self.heir_of(self.pin_id?, pool, Some(served_by), &Tried::default(), now)
     }
