@@ -52,6 +52,21 @@ pub struct PoolScrape {
     pub backends: Vec<BackendScrape>,
     /// Its learned pins, where it has them.
     pub pin_store: Option<PinStoreScrape>,
+    /// Where more backends are looked for.
+    pub sources: Vec<SourceScrape>,
+}
+
+/// A source of backends of one pool.
+#[derive(Debug)]
+pub struct SourceScrape {
+    /// The word for it.
+    pub source: &'static str,
+    /// Backends in its last good list.
+    pub backends: usize,
+    /// Looks that gave no list.
+    pub failures: u64,
+    /// When the last good list was had.
+    pub last_success: Option<SystemTime>,
 }
 
 /// The learned pins of one pool.
@@ -247,6 +262,32 @@ impl Scrape {
         Ok(())
     }
 
+    fn sources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sources = || {
+            self.pools.iter().flat_map(|pool| pool.sources.iter().map(|source| (&*pool.name, source.source, source)))
+        };
+        let help = "Looks for backends that gave no list; the last good one stays.";
+        let mut metric = encoder.encode_descriptor("discovery_failures", help, None, MetricType::Counter)?;
+        for (pool, word, source) in sources() {
+            counter(&mut metric, [("pool", pool), ("source", word)], source.failures)?;
+        }
+        let help = "When a source of backends last gave a list, in Unix time.";
+        let unit = Some(&Unit::Seconds);
+        let mut metric =
+            encoder.encode_descriptor("discovery_last_success_timestamp", help, unit, MetricType::Gauge)?;
+        for (pool, word, source) in sources() {
+            let Some(at) = source.last_success else { continue };
+            let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            gauge(&mut metric, [("pool", pool), ("source", word)], &at)?;
+        }
+        let help = "Backends in the last good list of a source.";
+        let mut metric = encoder.encode_descriptor("discovered_backends", help, None, MetricType::Gauge)?;
+        for (pool, word, source) in sources() {
+            gauge(&mut metric, [("pool", pool), ("source", word)], &(source.backends as u64))?;
+        }
+        Ok(())
+    }
+
     fn active_pins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Clients that used their pin within the idle timeout.";
         let mut metric = encoder.encode_descriptor("active_pins", help, None, MetricType::Gauge)?;
@@ -331,6 +372,7 @@ impl Collector for Scrape {
         self.sessions_lost(&mut encoder)?;
         self.active_pins(&mut encoder)?;
         self.pin_stores(&mut encoder)?;
+        self.sources(&mut encoder)?;
         self.health(&mut encoder)?;
         self.in_flight(&mut encoder)?;
         self.backend_connections(&mut encoder)?;
@@ -429,6 +471,15 @@ mod tests {
                     evictions: 1,
                     shared: Some(SharedStoreScrape { connected: true, pending: 2, dropped: 3, timeouts: 4 }),
                 }),
+                sources: vec![
+                    SourceScrape { source: "watched_file", backends: 0, failures: 2, last_success: None },
+                    SourceScrape {
+                        source: "dns",
+                        backends: 3,
+                        failures: 1,
+                        last_success: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
+                    },
+                ],
             }],
             listeners: vec![ListenerScrape { listener: "0.0.0.0:8080".to_owned(), connections: 3 }],
             reloads_ok: 4,

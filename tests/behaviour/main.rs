@@ -23,6 +23,8 @@ mod ctl;
 
 mod demo;
 
+mod discovery;
+
 mod drain;
 
 mod events;
