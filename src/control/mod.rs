@@ -1,4 +1,4 @@
-//! Whatever is not a request: health, reload, orders, the admin endpoint. One thread of its own; workers never wait for
+//! Whatever is not a request: health, reload, discovery, orders, the admin endpoint. One thread of its own; workers never wait for
 //! it, it waits for nobody's request.
 
 pub mod health;

@@ -326,14 +326,14 @@ async fn an_empty_pool_answers_503_whatever_its_affinity_and_balance() {
     })
     .await;
     let mut client = stickpin.client();
-    for n in 0..settings.len() {
+    for (n, settings) in settings.iter().enumerate() {
         for _ in 0..3 {
             client.cookies.set("sid", "0123456789abcdef");
-            assert_eq!(client.get(&format!("/{n}/x")).await.unwrap().status, 503, "{}", settings[n]);
+            assert_eq!(client.get(&format!("/{n}/x")).await.unwrap().status, 503, "{settings}");
         }
         let question = json!({ "pool": format!("p{n}"), "key": "x" });
         let status = stickpin.admin().post("/api/v1/explain", &question).await.status;
-        assert!(status.as_u16() < 500, "{}: {status}", settings[n]);
+        assert!(status.as_u16() < 500, "{settings}: {status}");
     }
 }
 
