@@ -19,8 +19,9 @@ use tokio::time::Instant;
 
 use crate::config::{self, Config};
 use crate::control::admin::{self, ReloadCounters, ReloadRequest, Shared};
+use crate::control::discovery::Lists;
 use crate::control::reload::{self, ReloadError, Reloader};
-use crate::control::{self, restore_orders};
+use crate::control::{self, kept_backends, restore_orders};
 use crate::drain;
 use crate::pins::Stores;
 use crate::pool::Registry;
@@ -119,7 +120,9 @@ impl App {
             gates: Arc::default(),
             told: Lasting::nothing_told(),
         };
-        let published = Published::new(Snapshot::new(&config, &keys, &lasting, 1, Instant::now()));
+        let state_dir = config.state_dir.as_ref().map(|state_dir| base.join(state_dir));
+        let lists = Lists::restore(&kept_backends(state_dir.as_deref()), &config, events.clone());
+        let published = Published::new(Snapshot::new(&lists.merged(&config), &keys, &lasting, 1, Instant::now()));
         let reloader = Reloader {
             file: None,
             base: base.to_owned(),
@@ -128,6 +131,7 @@ impl App {
             lasting,
             published: Arc::new(published),
             access_log: Arc::clone(&access_log),
+            lists,
         };
         Ok(Self { addresses, sockets, admin, access_log, events, reloader })
     }
@@ -183,6 +187,7 @@ impl App {
             .collect();
         let (reload, reloads) = mpsc::channel(RELOAD_QUEUE);
         let (order, ordered) = mpsc::channel(ORDER_QUEUE);
+        let (change, changes) = mpsc::channel(ORDER_QUEUE);
         let (settled, is_settled) = watch::channel(false);
         let shared = Shared {
             published: Arc::clone(&reloader.published),
@@ -194,6 +199,8 @@ impl App {
             reloads: Arc::new(ReloadCounters::default()),
             settled: is_settled,
             ordered: order,
+            change,
+            standings: reloader.lists.standings().clone(),
             events,
             access_log_dropped: access_log.dropped(),
             started: SystemTime::now(),
@@ -219,6 +226,7 @@ impl App {
             reloader,
             reloads,
             ordered,
+            changes,
             admin,
             shared: Arc::new(shared),
             settled,

@@ -21,7 +21,7 @@
 //! **Data plane**: one thread a core, each with its own current-thread runtime, listening sockets and idle connections
 //! ([`proxy::worker`]). A request takes no lock and writes to no cache line that another core writes to, but for the
 //! backend's own counters.
-//! **Control plane**: one more thread ([`control`]): probes, reloads, orders, the admin endpoint. It publishes immutable
+//! **Control plane**: one more thread ([`control`]): probes, reloads, backends that are found, orders, the admin endpoint. It publishes immutable
 //! [snapshots](proxy::snapshot) and small atomics; workers never wait for it.
 //! What is known of a backend belongs to its identity, pool and name ([`pool::registry`]), and outlives every snapshot.
 //!

@@ -148,6 +148,8 @@ fn the_reference_states_the_defaults() {
                   - client_address
                   - path
             backends: ['127.0.0.1:9401']
+          pods:
+            backends_from: { dns: { name: app.example.com, port: 8080 } }
         ";
     assert_eq!(parse(REFERENCE), parse(minimal));
 }
@@ -810,4 +812,128 @@ fn a_bound_of_clients_has_no_place_where_a_key_decides() {
         problems.contains("expected no max_pins, because a key decides where a request goes; a has one"),
         "{problems}"
     );
+}
+
+#[test]
+fn backends_may_come_from_elsewhere_with_a_list_or_without() {
+    let from = |text: &str| {
+        let text = format!("listeners: ['127.0.0.1:80']\npools:\n  p: {{ {text} }}\n");
+        let pool = parse(&text).pools.remove(0);
+        (pool.backends.len(), pool.backends_from)
+    };
+    assert_eq!(from("backends_from: api"), (0, BackendsFrom::default()));
+    assert_eq!(from("backends: ['127.0.0.1:1'], backends_from: api"), (1, BackendsFrom::default()));
+    let (count, both) = from("backends_from: { dns: { name: App.example, port: 80 }, file: b.yaml }");
+    let dns = DnsSource {
+        name: "app.example".into(),
+        record: DnsRecord::Addresses { ipv4: true, ipv6: false, port: 80 },
+        refresh: DnsRefresh::Every(Duration::from_secs(30)),
+        timeout: Duration::from_secs(5),
+        remove_after: 2,
+        servers: Vec::new(),
+    };
+    assert_eq!((count, both), (0, BackendsFrom { dns: Some(dns), file: Some("b.yaml".into()) }));
+    let (_, srv) = from(
+        "backends_from: { dns: { name: _http._tcp.app, record: srv, refresh: ttl, timeout: 1s, remove_after: 1, \
+         servers: [10.0.0.2, '127.0.0.1:5353'] } }",
+    );
+    let srv = srv.dns.unwrap();
+    assert_eq!((srv.record, srv.refresh, srv.remove_after), (DnsRecord::Srv, DnsRefresh::Ttl, 1));
+    assert_eq!(srv.servers, ["10.0.0.2:53".parse().unwrap(), "127.0.0.1:5353".parse().unwrap()]);
+}
+
+#[test]
+fn what_is_wrong_with_a_source_of_backends_is_said() {
+    for (text, expected) in [
+        ("backends_from: dns", "app.yaml:3: pools.p.backends_from: expected api, or a mapping, found \"dns\""),
+        (
+            "backends_from: {}",
+            "pools.p.backends_from: expected dns, file or both; or the word api, found an empty mapping",
+        ),
+        (
+            "backends_from: { dns: { port: 80 } }",
+            "pools.p.backends_from.dns.name: expected the name to look up, found noth",
+        ),
+        (
+            "backends_from: { dns: { name: app } }",
+            "pools.p.backends_from.dns.port: expected the port of the backends, found",
+        ),
+        ("backends_from: { dns: { name: app, port: 0 } }", "dns.port: expected 1 to 65535, found 0"),
+        (
+            "backends_from: { dns: { name: 10.0.0.1, port: 80 } }",
+            "dns.name: expected a name to look up; an IP address goes",
+        ),
+        (
+            "backends_from: { dns: { name: app, port: 80, record: srv } }",
+            "dns.port: expected no port, because SRV records",
+        ),
+        (
+            "backends_from: { dns: { name: app, port: 80, record: mx } }",
+            "dns.record: expected a, aaaa, both or srv, found",
+        ),
+        (
+            "backends_from: { dns: { name: app, port: 80, refresh: 1ms } }",
+            "dns.refresh: expected ttl, or a duration of at",
+        ),
+        (
+            "backends_from: { dns: { name: app, port: 80, servers: [dns] } }",
+            "dns.servers[0]: expected the IP address of a",
+        ),
+        (
+            "backends_from: { dns: { name: app, port: 80, remove_after: 0 } }",
+            "dns.remove_after: expected 1 to 100, found 0",
+        ),
+        ("backends_from: { file: '' }", "pools.p.backends_from.file: expected the path of a file or folder"),
+        ("backends_from: { fil: b.yaml }", "pools.p.backends_from.fil: unknown key \"fil\", did you mean \"file\"?"),
+        (
+            "affinity: { app_session: { cookie: sid, home_by: route_suffix } }, backends_from: { dns: { name: a, port: 1 } }",
+            "backends_from.dns: expected no dns, because the app cannot know its address as its route",
+        ),
+    ] {
+        let problems = problems(&format!("listeners: ['127.0.0.1:80']\npools:\n  p: {{ {text} }}\n"));
+        assert!(problems.iter().any(|problem| problem.contains(expected)), "{text}: {problems:?}");
+    }
+}
+
+#[test]
+fn a_list_of_backends_is_read_like_the_one_in_the_file() {
+    let list = |text: &str| parse_backends("b.yaml", text, &Affinity::Off, Source::WatchedFile);
+    let read = list("- 127.0.0.1:1\n- { name: b, address: 127.0.0.1:2, weight: 0 }\n").unwrap();
+    assert_eq!(read.iter().map(|it| &*it.name).collect::<Vec<_>>(), ["127.0.0.1:1", "b"]);
+    assert!(read.iter().all(|it| it.source == Source::WatchedFile));
+    let json = "[\n\t{\"name\":\"b\",\"address\":\"127.0.0.1:2\",\"weight\":0}\n]\n";
+    assert_eq!(list(json).unwrap(), read[1..]);
+    assert_eq!(list("[]").unwrap(), [], "nobody, in so many words");
+    for (text, expected) in [
+        ("", "b.yaml: expected a list of backends, found an empty file"),
+        ("# nothing yet\n", "b.yaml: expected a list of backends, found an empty file"),
+        ("backends: []", "b.yaml: expected a list, found a mapping"),
+        (
+            "- 127.0.0.1:1\n- 127.0.0.1:1",
+            "b.yaml:2: [1]: expected an address of its own, not that of [0], found \"127.0.0.1:1\"",
+        ),
+        (
+            "- 127.0.0.1:1\n- { address: 127.0.0.1:2, weight: 5000 }",
+            "b.yaml:2: [1].weight: expected 0 to 1000, found 5000",
+        ),
+        ("- app.example:80", "b.yaml:1: [0]: expected an IP address and port"),
+        ("- {", "b.yaml:"),
+    ] {
+        let problems = list(text).unwrap_err().to_string();
+        assert!(problems.starts_with(expected), "{text:?}: {problems}");
+    }
+    let one = |text: &str| parse_backend(text, &Affinity::Off, Source::Api).map_err(|problems| problems[0].to_string());
+    assert_eq!(one("{\"address\":\"127.0.0.1:1\"}").unwrap().source, Source::Api);
+    for (text, expected) in [
+        ("{}", "address: expected the IP address and port of the backend, found nothing"),
+        ("[]", "expected a mapping, found an empty list"),
+        ("null", "expected a mapping, found nothing"),
+        ("\"127.0.0.1:1\"", "expected a mapping, found \"127.0.0.1:1\""),
+        ("{\"address\":\"127.0.0.1:1\",\"weigth\":1}", "weigth: unknown key \"weigth\", did you mean \"weight\"?"),
+        ("{\"address\":\"127.0.0.1:1\",\"address\":\"127.0.0.1:1\"}", "address: expected each key once"),
+        ("{\"address\":\"127.0.0.1:1\",\"source\":\"file\"}", "source: unknown key"),
+    ] {
+        let problem = one(text).unwrap_err();
+        assert!(problem.starts_with(expected), "{text}: {problem}");
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! Each is read from what YAML gives (text, number or boolean) by [`Scalar`], which also says what to write instead.
 
+mod dns;
+
 mod http;
 
 mod name;
@@ -18,6 +20,7 @@ mod size;
 
 mod time;
 
+pub(super) use dns::{DnsName, DnsRefresh, DnsServer};
 pub(super) use http::{
     ClaimName, CookieName, CookiePath, Header, HostHeader, ParameterName, PathPrefix, RequestTarget, Statuses,
 };

@@ -179,6 +179,25 @@ pub(super) enum ProbeMethod {
 
 words!(pub(super) ProbeMethod { Get = "GET", Head = "HEAD", Options = "OPTIONS" });
 
+/// Backends that only the admin API adds.
+#[derive(Clone, Copy)]
+pub(super) enum ApiWord {
+    Api,
+}
+
+words!(pub(super) ApiWord { Api = "api" });
+
+/// What a name is looked up for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecordWord {
+    A,
+    Aaaa,
+    Both,
+    Srv,
+}
+
+words!(pub(super) RecordWord { A = "a", Aaaa = "aaaa", Both = "both", Srv = "srv" });
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,11 +7,13 @@ use serde::Deserialize;
 
 use super::read::{Entries, Full, Given, Short};
 use super::units::{
-    Address, BackendAddress, BackendName, ClaimName, CookieDomain, CookieName, CookiePath, FilePath, Header,
-    HedgeAfter, HostHeader, Network, NonZeroTime, Pace, ParameterName, PathPrefix, Percent, Ratio, RedisUrl,
-    RequestTarget, Size, Statuses, Tier, Time, Weight, Whole,
+    Address, BackendAddress, BackendName, ClaimName, CookieDomain, CookieName, CookiePath, DnsName, DnsRefresh,
+    DnsServer, FilePath, Header, HedgeAfter, HostHeader, Network, NonZeroTime, Pace, ParameterName, PathPrefix,
+    Percent, Ratio, RedisUrl, RequestTarget, Size, Statuses, Tier, Time, Weight, Whole,
 };
-use super::words::{HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, ProbeMethod, Separator};
+use super::words::{
+    ApiWord, HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, ProbeMethod, RecordWord, Separator,
+};
 use super::{
     Away, Balance, Briefly, Drained, HostPattern, PinOn, RetryOn, SameSite, Secure, Sessions, WhenUnavailable,
     WithoutKey,
@@ -161,9 +163,46 @@ pub(super) struct Pool {
     pub(super) max_connections: Given<Whole<1, 10_000_000>>,
     /// Where requests wait that find a backend full.
     pub(super) queue: Given<Queue>,
-    /// The backends, as address or spelled out; at least one.
+    /// The backends, as address or spelled out; at least one, unless there is `backends_from`.
     pub(super) backends: Given<Vec<Given<Short<BackendAddress, Backend>>>>,
+    /// Where more backends come from; `api` when only the admin API adds some. Default: nowhere.
+    pub(super) backends_from: Given<Short<ApiWord, BackendsFrom>>,
 }
+
+/// Where more backends come from; at least one of the keys.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct BackendsFrom {
+    /// A name that is looked up again and again.
+    pub(super) dns: Given<Dns>,
+    /// A file with a YAML or JSON list as in `backends`, looked at each second. Relative to the folder of the
+    /// configuration file.
+    pub(super) file: Given<FilePath>,
+}
+
+/// A name that is looked up again and again.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Dns {
+    /// The name, such as app.example.com, or _http._tcp.app.example.com for `record: srv`. Needed.
+    pub(super) name: Given<DnsName>,
+    /// The port of every address that is found, 1 to 65535. Needed, but for `record: srv`, which brings ports along.
+    pub(super) port: Given<Whole<1, 65535>>,
+    /// What is asked for: addresses of IPv4 (`a`), of IPv6 (`aaaa`), of `both`, or `srv`: targets with ports, weights and
+    /// priorities. Default: a.
+    pub(super) record: Given<RecordWord>,
+    /// Time between two lookups, 100ms at least; `ttl` goes by the answer, within 1s and 5m. Default: 30s.
+    pub(super) refresh: Given<DnsRefresh>,
+    /// A lookup without a whole answer by then has failed. Default: 5s.
+    pub(super) timeout: Given<NonZeroTime>,
+    /// A backend that so many good answers in a row lack is removed, 1 to 100; an unhealthy one goes with the first.
+    /// Default: 2.
+    pub(super) remove_after: Given<Whole<1, 100>>,
+    /// Servers to ask, as IP address with a port or without (53). Default: those of the system's resolv.conf.
+    pub(super) servers: Given<Vec<Given<DnsServer>>>,
+}
+
+impl Full for BackendsFrom {}
 
 /// How a client keeps coming back to one backend; one of the keys.
 #[derive(Default, Deserialize, JsonSchema)]

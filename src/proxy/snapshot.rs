@@ -245,7 +245,8 @@ impl Pool {
             let id = BackendId { pool: Arc::clone(&settings.name), name: Arc::clone(&backend.name) };
             let state = lasting.registry.backend(&id, now);
             state.set_file_weight(backend.weight.get());
-            state.set_bounds(backend.max_requests, backend.max_connections);
+            let (max_requests, max_connections) = bounds(settings, backend);
+            state.set_bounds(max_requests, max_connections);
             if settings.health.probe == config::Probe::Off {
                 state.assume_healthy(now);
             }
@@ -265,8 +266,7 @@ impl Pool {
                 Affinity::Hash(Hash { keys: AffinityKeys::new(hash), without_key: hash.without_key })
             }
         };
-        let is_bounded =
-            settings.backends.iter().any(|backend| backend.max_requests.or(backend.max_connections).is_some());
+        let is_bounded = settings.backends.iter().any(|backend| bounds(settings, backend) != (None, None));
         let (idle_timeout, max_lifetime) = match &settings.affinity {
             config::Affinity::Cookie(cookie) => (cookie.idle_timeout, cookie.max_lifetime),
             config::Affinity::AppSession(session) => (session.idle_timeout, session.max_lifetime),
@@ -289,6 +289,11 @@ impl Pool {
             made_at: now,
         }
     }
+}
+
+/// How many requests and connections a backend may have: what is said of it, else of the pool.
+fn bounds(pool: &config::Pool, backend: &config::Backend) -> (Option<u32>, Option<u32>) {
+    (backend.max_requests.or(pool.max_requests), backend.max_connections.or(pool.max_connections))
 }
 
 /// After an eighth of the idle timeout, so that a reply rarely carries a cookie and an active client loses at most that

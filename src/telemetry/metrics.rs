@@ -56,6 +56,21 @@ pub struct PoolScrape {
     pub queued: u32,
     /// Its learned pins, where it has them.
     pub pin_store: Option<PinStoreScrape>,
+    /// Where more backends are looked for.
+    pub sources: Vec<SourceScrape>,
+}
+
+/// A source of backends of one pool.
+#[derive(Debug)]
+pub struct SourceScrape {
+    /// The word for it.
+    pub source: &'static str,
+    /// Backends in its last good list.
+    pub backends: usize,
+    /// Looks that gave no list.
+    pub failures: u64,
+    /// When the last good list was had.
+    pub last_success: Option<SystemTime>,
 }
 
 /// The learned pins of one pool.
@@ -264,6 +279,32 @@ impl Scrape {
         Ok(())
     }
 
+    fn sources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sources = || {
+            self.pools.iter().flat_map(|pool| pool.sources.iter().map(|source| (&*pool.name, source.source, source)))
+        };
+        let help = "Looks for backends that gave no list; the last good one stays.";
+        let mut metric = encoder.encode_descriptor("discovery_failures", help, None, MetricType::Counter)?;
+        for (pool, word, source) in sources() {
+            counter(&mut metric, [("pool", pool), ("source", word)], source.failures)?;
+        }
+        let help = "When a source of backends last gave a list, in Unix time.";
+        let unit = Some(&Unit::Seconds);
+        let mut metric =
+            encoder.encode_descriptor("discovery_last_success_timestamp", help, unit, MetricType::Gauge)?;
+        for (pool, word, source) in sources() {
+            let Some(at) = source.last_success else { continue };
+            let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            gauge(&mut metric, [("pool", pool), ("source", word)], &at)?;
+        }
+        let help = "Backends in the last good list of a source.";
+        let mut metric = encoder.encode_descriptor("discovered_backends", help, None, MetricType::Gauge)?;
+        for (pool, word, source) in sources() {
+            gauge(&mut metric, [("pool", pool), ("source", word)], &(source.backends as u64))?;
+        }
+        Ok(())
+    }
+
     fn active_pins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Clients that used their pin within the idle timeout.";
         let mut metric = encoder.encode_descriptor("active_pins", help, None, MetricType::Gauge)?;
@@ -372,6 +413,7 @@ impl Collector for Scrape {
         self.active_pins(&mut encoder)?;
         self.pin_stores(&mut encoder)?;
         self.panicking(&mut encoder)?;
+        self.sources(&mut encoder)?;
         self.health(&mut encoder)?;
         self.in_flight(&mut encoder)?;
         self.queued(&mut encoder)?;
@@ -476,6 +518,15 @@ mod tests {
                     evictions: 1,
                     shared: Some(SharedStoreScrape { connected: true, pending: 2, dropped: 3, timeouts: 4 }),
                 }),
+                sources: vec![
+                    SourceScrape { source: "watched_file", backends: 0, failures: 2, last_success: None },
+                    SourceScrape {
+                        source: "dns",
+                        backends: 3,
+                        failures: 1,
+                        last_success: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
+                    },
+                ],
             }],
             listeners: vec![ListenerScrape { listener: "0.0.0.0:8080".to_owned(), connections: 3 }],
             reloads_ok: 4,

@@ -25,6 +25,8 @@ mod ctl;
 
 mod demo;
 
+mod discovery;
+
 mod drain;
 
 mod events;

@@ -64,10 +64,11 @@ impl Shop {
     /// The file.
     pub(crate) fn yaml(&self, front: SocketAddr, admin: SocketAddr) -> String {
         let Self { pool, top, health, backends, workers } = self;
-        let backends = backends.join("\n      - ");
+        let backends: String = backends.iter().map(|line| format!("\n      - {line}")).collect();
+        let backends = if backends.is_empty() { " []".to_owned() } else { backends };
         format!(
             "workers: {workers}\nlisteners: [{{ address: \"{front}\" }}]\nadmin: {{ address: \"{admin}\" }}\n{top}pools:\n  \
-             shop:\n{pool}    health: {health}\n    backends:\n      - {backends}\n"
+             shop:\n{pool}    health: {health}\n    backends:{backends}\n"
         )
     }
 

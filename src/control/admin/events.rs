@@ -87,6 +87,14 @@ fn fields(event: &Event) -> Value {
         Event::Drained { pool, backend } => json!({ "pool": **pool, "backend": **backend }),
         Event::Panic { pool, panicking } => json!({ "pool": **pool, "panicking": panicking }),
         Event::Fullness { pool, bound, is_full } => json!({ "pool": **pool, "bound": bound, "full": is_full }),
+        Event::Discovery { pool, source, error } => json!({ "pool": **pool, "source": source, "error": error }),
+        Event::Backends { pool, source, added, removed, added_count, removed_count } => {
+            let names = |list: &[Arc<str>]| list.iter().map(|name| name.as_ref().to_owned()).collect::<Vec<_>>();
+            json!({
+                "pool": **pool, "source": source, "added": names(added), "removed": names(removed),
+                "added_count": added_count, "removed_count": removed_count,
+            })
+        }
         Event::Reload(Ok(generation)) => json!({ "result": "ok", "generation": generation }),
         Event::Reload(Err(error)) => json!({ "result": "failed", "error": error }),
     }

@@ -8,8 +8,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::config::{Affinity, Balance, Sessions};
-use crate::pins::Standing;
+use crate::config::{Affinity, Balance, Sessions, Source};
+use crate::control::discovery::{Standing, Standings};
+use crate::pins::Standing as PinsStanding;
 use crate::pool::drain::{Drain, Leaving};
 use crate::pool::sessions::{HomeState, Permit};
 use crate::pool::{AdminState, Health, Member, Memory, slow_start};
@@ -106,8 +107,8 @@ pub(super) struct PoolsView {
 }
 
 impl PoolsView {
-    pub(super) fn of(snapshot: &Snapshot, now: Now) -> Self {
-        let pools = snapshot.pools.iter().map(|pool| PoolView::of(pool, now)).collect();
+    pub(super) fn of(snapshot: &Snapshot, standings: &Standings, now: Now) -> Self {
+        let pools = snapshot.pools.iter().map(|pool| PoolView::of(pool, standings, now)).collect();
         Self { generation: snapshot.generation, pools }
     }
 }
@@ -123,8 +124,11 @@ pub(super) struct PoolView {
     tier_in_use: u8,
     /// Whether too few backends are available, so that health is ignored for spreading new clients.
     panicking: bool,
-    /// In the order of the file.
+    /// Those of the file in its order, then those that were added, then those that were found.
     backends: Vec<BackendView>,
+    /// Where more backends are looked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    backends_from: Vec<SourceStandingView>,
     /// Requests that wait for any of them.
     queued: u32,
     /// Requests so far by what was decided for them; only what occurred.
@@ -160,7 +164,7 @@ pub(super) struct RedisView {
 }
 
 impl PinStoreView {
-    fn of(standing: Standing) -> Self {
+    fn of(standing: PinsStanding) -> Self {
         let redis = standing.shared.map(|shared| RedisView {
             connected: shared.connected,
             pending: shared.pending,
@@ -172,7 +176,7 @@ impl PinStoreView {
 }
 
 impl PoolView {
-    pub(super) fn of(pool: &Pool, now: Now) -> Self {
+    pub(super) fn of(pool: &Pool, standings: &Standings, now: Now) -> Self {
         let counts = Placement::ALL.into_iter().zip(pool.counters.placements());
         Self {
             name: pool.settings.name.as_ref().to_owned(),
@@ -181,7 +185,17 @@ impl PoolView {
             affinity: (&pool.settings.affinity).into(),
             tier_in_use: pool.state.spread().tier,
             panicking: pool.state.spread().is_panicking(),
-            backends: pool.members.iter().map(|member| BackendView::of(pool, member, now)).collect(),
+            backends: pool
+                .members
+                .iter()
+                .zip(&pool.settings.backends)
+                .map(|(member, settings)| BackendView::from_source(settings.source, pool, member, now))
+                .collect(),
+            backends_from: standings
+                .of(&pool.settings.name)
+                .into_iter()
+                .map(|(source, standing)| SourceStandingView::of(source, standing))
+                .collect(),
             queued: pool.line.line.len(),
             pin_store: match &pool.affinity {
                 snapshot::Affinity::AppSession(session) => Some(PinStoreView::of(session.store.standing())),
@@ -195,6 +209,60 @@ impl PoolView {
                     requests,
                 })
                 .collect(),
+        }
+    }
+}
+
+/// How things stand with a source of backends.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct SourceStandingView {
+    source: SourceView,
+    /// What is looked at, as in `a app.example port 8080`.
+    looks_at: String,
+    /// Backends in its last good list.
+    backends: usize,
+    /// When the last good list was had, in RFC 3339; `null` when this process has had none.
+    last_success: Option<String>,
+    /// Looks that gave no list, so far.
+    failures: u64,
+    /// Why the latest look gave none, while that is so; the last good list is in force.
+    error: Option<String>,
+}
+
+impl SourceStandingView {
+    fn of(source: Source, standing: Standing) -> Self {
+        Self {
+            source: source.into(),
+            looks_at: standing.subject,
+            backends: standing.backends,
+            last_success: standing.last_success.map(date),
+            failures: standing.failures,
+            error: standing.error,
+        }
+    }
+}
+
+/// Where a backend comes from.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SourceView {
+    /// `backends` of the configuration file.
+    File,
+    /// The admin API.
+    Api,
+    /// The file that `backends_from` names.
+    WatchedFile,
+    /// The name that `backends_from` gives.
+    Dns,
+}
+
+impl From<Source> for SourceView {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::File => Self::File,
+            Source::Api => Self::Api,
+            Source::WatchedFile => Self::WatchedFile,
+            Source::Dns => Self::Dns,
         }
     }
 }
@@ -213,6 +281,8 @@ pub(super) struct PlacementView {
 pub(super) struct BackendView {
     name: String,
     address: String,
+    /// Who named it.
+    source: SourceView,
     /// In effect: what was ordered, else what the file says.
     weight: u32,
     /// What the file says, while an order stands in for it.
@@ -253,12 +323,20 @@ pub(super) struct BackendView {
 }
 
 impl BackendView {
+    /// Looks for its source in the whole pool.
     pub(super) fn of(pool: &Pool, member: &Member, now: Now) -> Self {
+        let name = &member.backend.id().name;
+        let settings = pool.settings.backends.iter().find(|settings| settings.name == *name);
+        Self::from_source(settings.map_or(Source::File, |settings| settings.source), pool, member, now)
+    }
+
+    fn from_source(source: Source, pool: &Pool, member: &Member, now: Now) -> Self {
         let backend = &member.backend;
         let standing = backend.standing();
         Self {
             name: backend.id().name.as_ref().to_owned(),
             address: member.address.to_string(),
+            source: source.into(),
             weight: backend.weight(),
             file_weight: backend.weight_order().map(|(_, file)| file),
             tier: member.tier,

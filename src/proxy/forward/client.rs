@@ -360,12 +360,14 @@ async fn reply(
             } else if was_sent && exchange.head_bytes() != began {
                 // A head that drips in is late only when nothing of it comes any more.
                 began = exchange.head_bytes();
-                let timeout = if began == 0 { timeouts.first_byte } else { timeouts.idle };
-                request.deadline.set_before(timeout, request.end);
+                match began {
+                    0 => request.deadline.set_before(timeouts.first_byte, request.end),
+                    _ => request.deadline.set(timeouts.idle),
+                }
             }
             if polled.is_pending() {
                 ready!(request.deadline.poll(cx));
-                let is_given_up = request.end.is_some_and(|end| end <= Instant::now());
+                let is_given_up = began == 0 && request.end.is_some_and(|end| end <= Instant::now());
                 return Poll::Ready(Err(if is_given_up {
                     AttemptError::AttemptTimeout
                 } else if was_sent || exchange.is_held_up() {
