@@ -11,8 +11,9 @@ pub(super) fn pools(view: &Value) -> String {
 
 /// One pool, and a table of its backends.
 pub(super) fn pool(view: &Value) -> String {
+    let panicking = if view["panicking"] == true { ", panicking" } else { "" };
     let title = format!(
-        "{}: sessions {}, balance {}, affinity {}\n",
+        "{}: sessions {}, balance {}, affinity {}{panicking}\n",
         word(&view["name"]),
         word(&view["sessions"]),
         word(&view["balance"]),
@@ -48,6 +49,9 @@ pub(super) fn backend(view: &Value) -> String {
         ["active pins".to_owned(), word(&view["active_pins"])],
         ["in flight".to_owned(), word(&view["in_flight"])],
     ];
+    if !view["slow_start_seconds_left"].is_null() {
+        rows.push(["slow start".to_owned(), format!("{} s left", word(&view["slow_start_seconds_left"]))]);
+    }
     if view["drain"].is_object() {
         rows.push(["drain".to_owned(), drain(&view["drain"])]);
         rows.push(["pace".to_owned(), word(&view["drain"]["pace"])]);
@@ -218,6 +222,10 @@ a-longer-name  [::1]:9102      1               healthy          -         -     
         let change =
             json!({ "pool": "shop", "backend": "app1", "from": "healthy", "to": "suspect", "cause": "refused" });
         assert_eq!(of("health", change), "T health shop/app1 healthy -> suspect (refused)");
+        assert_eq!(
+            of("panic", json!({ "pool": "shop", "panicking": true })),
+            "T panic shop health is ignored for new clients"
+        );
         assert_eq!(of("drained", json!({ "pool": "shop", "backend": "app1" })), "T drained shop/app1");
         assert_eq!(of("reload", json!({ "result": "failed", "error": "x" })), "T reload nothing was changed: x");
         assert_eq!(of("lagged", json!({ "missed": 3 })), "3 events were missed");

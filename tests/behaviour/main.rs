@@ -41,6 +41,8 @@ mod interim;
 
 mod max_pins;
 
+mod panic;
+
 mod parallel;
 
 mod pin_life;
@@ -63,9 +65,13 @@ mod session_ids;
 
 mod shop;
 
+mod slow_start;
+
 mod stop;
 
 mod streaming;
+
+mod tiers;
 
 mod timeouts;
 
