@@ -11,8 +11,9 @@ pub(super) fn pools(view: &Value) -> String {
 
 /// One pool, and a table of its backends.
 pub(super) fn pool(view: &Value) -> String {
+    let panicking = if view["panicking"] == true { ", panicking" } else { "" };
     let title = format!(
-        "{}: sessions {}, balance {}, affinity {}\n",
+        "{}: sessions {}, balance {}, affinity {}{panicking}\n",
         word(&view["name"]),
         word(&view["sessions"]),
         word(&view["balance"]),
@@ -63,6 +64,9 @@ pub(super) fn backend(view: &Value) -> String {
         ["queued".to_owned(), word(&view["queued"])],
         ["connections".to_owned(), of_at_most(view, "connections", "max_connections")],
     ];
+    if !view["slow_start_seconds_left"].is_null() {
+        rows.push(["slow start".to_owned(), format!("{} s left", word(&view["slow_start_seconds_left"]))]);
+    }
     if view["drain"].is_object() {
         rows.push(["drain".to_owned(), drain(&view["drain"])]);
         rows.push(["pace".to_owned(), word(&view["drain"]["pace"])]);
@@ -260,6 +264,10 @@ a-longer-name  [::1]:9102      1               healthy          -         -     
         let change =
             json!({ "pool": "shop", "backend": "app1", "from": "healthy", "to": "suspect", "cause": "refused" });
         assert_eq!(of("health", change), "T health shop/app1 healthy -> suspect (refused)");
+        assert_eq!(
+            of("panic", json!({ "pool": "shop", "panicking": true })),
+            "T panic shop health is ignored for new clients"
+        );
         assert_eq!(of("drained", json!({ "pool": "shop", "backend": "app1" })), "T drained shop/app1");
         assert_eq!(of("reload", json!({ "result": "failed", "error": "x" })), "T reload nothing was changed: x");
         let failed = json!({ "pool": "shop", "source": "dns", "error": "no answer in time" });

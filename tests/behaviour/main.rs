@@ -51,6 +51,8 @@ mod max_pins;
 
 mod moody;
 
+mod panic;
+
 mod parallel;
 
 mod pin_life;
@@ -77,9 +79,13 @@ mod session_ids;
 
 mod shop;
 
+mod slow_start;
+
 mod stop;
 
 mod streaming;
+
+mod tiers;
 
 mod timeouts;
 

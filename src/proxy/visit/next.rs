@@ -140,8 +140,9 @@ impl Visit {
         };
         let home = &pool.members[pin.home as usize];
         let away_for = home.backend.unavailable_for(now).as_secs();
-        // A second more or less may be due to the clocks: rather gone to the heir once too often.
-        let was_placed_since = u64::from(self.now.saturating_sub(pin.issued)) < away_for;
+        // In whole seconds nobody who came before is taken for one who came since; who came in the first two seconds may be
+        // taken for one who came before, and is on a detour from then on.
+        let was_placed_since = u64::from(self.now.saturating_sub(pin.issued)) < away_for && pin.detour.is_none();
         knows_when && was_placed_since && home.backend.standing().admin == AdminState::Enabled
     }
 
