@@ -196,7 +196,10 @@ async fn a_full_queue_turns_away_at_once_which_is_said_once_while_it_lasts() {
     }
     assert_placed(&stickpin, "refused", "queue_full", 3).await;
     let event = events.next("fullness").await;
-    assert_eq!((&event["pool"], &event["bound"], &event["full"]), (&json!("shop"), &json!("max_requests"), &json!(true)));
+    assert_eq!(
+        (&event["pool"], &event["bound"], &event["full"]),
+        (&json!("shop"), &json!("max_requests"), &json!(true))
+    );
     red.open();
     for under_way in under_way {
         answered(under_way).await;

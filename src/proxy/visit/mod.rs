@@ -18,6 +18,9 @@ mod next;
 mod cases;
 
 #[cfg(test)]
+mod full_tests;
+
+#[cfg(test)]
 mod tests;
 
 pub(super) use crowd::Crowd;
