@@ -356,7 +356,7 @@ mod tests {
     /// exceeded, or somebody would wait though there is room.
     #[test]
     fn the_bound_is_exact_and_nobody_is_forgotten_however_many_threads_come_and_go() {
-        const BOUND: u32 = 3;
+        const BOUND: u32 = 1;
         let (rooms, pool) = rooms::<2>(BOUND);
         let inside = [AtomicU32::new(0), AtomicU32::new(0)];
         let (served, waited) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -373,7 +373,7 @@ mod tests {
                     let mut rng = fastrand::Rng::with_seed(seed);
                     let runtime =
                         tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-                    for _ in 0..4_000 {
+                    for _ in 0..6_000 {
                         let at = rng.usize(0..2);
                         if rng.u8(0..4) > 0 && rooms[at].try_begin() {
                             enter(at);
@@ -398,7 +398,7 @@ mod tests {
                 });
             }
         });
-        assert!(served.into_inner() > 16_000 && waited.into_inner() > 1_000);
+        assert!(served.into_inner() > 20_000 && waited.into_inner() > 1_000);
         assert_eq!(rooms.map(|room| (room.in_flight(), room.queued())), [(0, 0); 2]);
         assert!(pool.line.is_empty());
     }

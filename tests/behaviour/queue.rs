@@ -288,7 +288,7 @@ async fn a_home_that_dies_or_is_disabled_while_it_is_waited_for_is_left() {
 }
 
 #[tokio::test]
-async fn those_who_wait_are_served_by_a_home_that_is_drained_or_no_longer_in_the_file() {
+async fn those_who_wait_are_served_by_a_home_that_is_drained() {
     let (red, green) = two().await;
     let shop = shop_of(&red, &green).pool("queue: { timeout: 1000s }");
     let stickpin = shop.open().await;
@@ -300,11 +300,6 @@ async fn those_who_wait_are_served_by_a_home_that_is_drained_or_no_longer_in_the
     answered(occupies).await;
     red.until_in_flight(1).await;
 
-    // Whoever came before the reload goes where it would have gone.
-    let late = ask(answered(ask(client_at(&stickpin, "green").await, "/")).await.0, "/late");
-    assert_eq!(answered(late).await.1.served_by(), "green");
-    Shop::of([green.yaml("max_requests: 1")]).write_to(&stickpin);
-    assert_eq!(stickpin.admin().reload().await.status, 200);
     red.open();
     assert_eq!(answered(waits).await.1.served_by(), "red");
     assert_at_rest(&stickpin, &[&red, &green]).await;
@@ -359,6 +354,16 @@ async fn explain_says_that_a_request_would_wait() {
     assert_eq!(explained["pin"]["home_state"], "is busy");
     let summary = explained["summary"].as_str().unwrap_or_default().to_owned();
     assert!(summary.contains("waits up to 5s in the queue of red, which has 100 places"), "{summary}");
+
+    let second = client_at(&stickpin, "green").await;
+    green.hold();
+    let also_occupies = ask(second, "/occupies");
+    green.until_in_flight(1).await;
+    let explained = stickpin.admin().post("/api/v1/explain", &json!({ "pool": "shop" })).await.json();
+    let summary = explained["summary"].as_str().unwrap_or_default().to_owned();
+    assert!(summary.contains("in the queue of the pool"), "{summary}");
     red.open();
+    green.open();
     answered(occupies).await;
+    answered(also_occupies).await;
 }

@@ -388,6 +388,30 @@ mod tests {
     }
 
     #[test]
+    fn those_with_room_for_a_request_come_first_and_the_next_best_do_not_take_what_is_too_much() {
+        for balance in ALL {
+            let mut states = vec![State::healthy(1), State::healthy(50), State::healthy(100)];
+            states.push(State { admin: crate::pool::AdminState::Draining, ..State::healthy(1) });
+            let members = pool(&states);
+            members[1..3].iter().for_each(|member| member.backend.set_bounds(Some(1), None));
+            let mut balancer = Balancer::new(balance, &members, 0);
+            let (mut rng, tried) = (Rng::with_seed(15), Tried::default());
+            assert!(members[1].backend.try_begin_request() && members[2].backend.try_begin_request());
+            for _ in 0..50 {
+                assert_eq!(balancer.pick(&members, &tried, &mut rng), Some(0), "{balance:?}");
+            }
+            members[0].backend.set_bounds(Some(1), None);
+            assert!(members[0].backend.try_begin_request());
+            for _ in 0..50 {
+                assert!(balancer.pick_home(&members, &tried, &mut rng).is_some_and(|full| full < 3), "{balance:?}");
+            }
+            assert_eq!(Balancer::candidates(&members, &tried, true), [0, 1, 2]);
+            members[1].backend.end_request();
+            assert_eq!(balancer.pick(&members, &tried, &mut rng), Some(1), "{balance:?}");
+        }
+    }
+
+    #[test]
     fn an_empty_pool_has_nobody() {
         for balance in ALL {
             assert_eq!(Balancer::new(balance, &[], 3).pick(&[], &Tried::default(), &mut Rng::with_seed(1)), None);

@@ -61,4 +61,10 @@ mod tests {
             assert!(page.body().starts_with(status.to_string().as_bytes()));
         }
     }
+
+    #[test]
+    fn a_client_that_finds_no_room_is_told_when_to_come_again() {
+        let page = full(StatusCode::SERVICE_UNAVAILABLE, 5);
+        assert_eq!(page.headers().get_all(header::RETRY_AFTER).iter().collect::<Vec<_>>(), ["5"]);
+    }
 }

@@ -14,7 +14,7 @@ use crate::pool::sessions::HomeState;
 use crate::pool::{AdminState, Health, Member};
 use crate::proxy::affinity::{Opened, Pin};
 use crate::proxy::balance::{Balancer, Tried};
-use crate::proxy::snapshot::Pool;
+use crate::proxy::snapshot::{Affinity, Pool};
 use crate::telemetry::words::{PinVerdict, Placement, RehomeReason};
 
 /// A request that somebody asks about.
@@ -147,9 +147,16 @@ impl Visit {
         match known_by.and_then(|id| place_of_unknown(id, pool, &Tried::default(), now)) {
             Some(to) => Answer::Go { to, placement: Placement::New, session_lost: None },
             None if !pool.members.iter().any(|member| !member.is_full() && serves_new(pool, member)) => Answer::Nobody,
+            None if all_are_full(pool) => Answer::Queue { at: None },
             None => Answer::Balanced,
         }
     }
+}
+
+/// Whether nobody who would be picked has room for a request.
+fn all_are_full(pool: &Pool) -> bool {
+    let candidates = Balancer::candidates(&pool.members, &Tried::default(), !matches!(pool.affinity, Affinity::Off));
+    !candidates.is_empty() && candidates.iter().all(|member| pool.members[*member].backend.room().is_full())
 }
 
 /// Whether new clients can be placed here, if need be.

@@ -21,6 +21,9 @@ mod cases;
 mod outages;
 
 #[cfg(test)]
+mod full_tests;
+
+#[cfg(test)]
 mod tests;
 
 pub(super) use crowd::Crowd;
