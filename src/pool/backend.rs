@@ -13,6 +13,7 @@ use super::active_pins::{ActivePins, Moment, estimate, estimate_left};
 use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, Thresholds};
 use super::departures::Departures;
 use super::drain::{Drain, DrainOrder, History, time_for};
+use super::latency::{Latency, Measure, Outcome};
 use super::rebalance::Role;
 use crate::config::Pace;
 use crate::telemetry::counters::BackendCounters;
@@ -58,6 +59,7 @@ pub struct Backend {
     /// Effective weight: the file's, or the operator's order.
     weight: AtomicU32,
     in_flight: AtomicU32,
+    latency: Latency,
     /// Clients that used their pin here within the idle time, as last counted by the control plane.
     active_pins: AtomicU64,
     /// Which life of its process it is; see [`super::instance`].
@@ -170,6 +172,7 @@ impl Backend {
             standing,
             weight: AtomicU32::new(1),
             in_flight: AtomicU32::new(0),
+            latency: Latency::default(),
             active_pins: AtomicU64::new(0),
             instance: AtomicU32::new(0),
             role: AtomicU8::new(Role::Settled as u8),
@@ -231,6 +234,16 @@ impl Backend {
     /// Counts one request less.
     pub fn end_request(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes in how long an attempt took to bring the head of a reply, or to fail.
+    pub fn note_latency(&self, took: Duration, outcome: Outcome, now: Instant) {
+        self.latency.note(took, outcome, now.duration_since(self.known_since));
+    }
+
+    /// How long replies take to begin, if anybody has measured; see [`super::latency`].
+    pub fn latency(&self, now: Instant) -> Option<Measure> {
+        self.latency.measure(now.duration_since(self.known_since))
     }
 
     /// Clients that used their pin here within the idle time, as last counted.

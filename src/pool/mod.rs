@@ -6,6 +6,8 @@ pub mod sessions;
 
 pub mod instance;
 
+pub mod latency;
+
 pub mod backend;
 
 pub mod registry;

@@ -20,6 +20,7 @@ use super::forward::{
 use super::passage::Passage;
 use super::respond::headers;
 use super::snapshot::Pool;
+use super::stopwatch::Stopwatch;
 use super::view::{Slot, View};
 use super::visit::{Destination, Moved, Next, Visit, pin_owner};
 use super::wait::Wait;
@@ -119,8 +120,10 @@ impl Proxy {
                 visit.name_pin(|| ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
             }
             journal.attempts += 1;
-            match self.try_one(request, visit, &destination, body).await {
+            let stopwatch = Stopwatch::start(pool, &body);
+            match self.try_one(request, visit, &destination, body, &stopwatch).await {
                 Ok((begun, slot)) => {
+                    stopwatch.replied(pool, slot.member(), begun.head.status);
                     passage.open();
                     self.note_success(request, &destination, visit, &begun, journal);
                     let Begun { head, exchange, .. } = begun;
@@ -128,6 +131,7 @@ impl Proxy {
                 }
                 Err((error, unsent)) => {
                     journal.bytes_in = unsent.received();
+                    stopwatch.failed(pool, &pool.members[destination.member], &error);
                     self.note_failure(request, &destination, &error);
                     tried.insert(destination.member);
                     // Asking a home again while waiting for it is bounded by the wait.
@@ -158,6 +162,7 @@ impl Proxy {
         visit: &Visit,
         destination: &Destination,
         body: RequestBody,
+        stopwatch: &Stopwatch,
     ) -> Result<(Begun, Slot), (AttemptError, RequestBody)> {
         let pool = request.view.pool(request.pool);
         let member = &pool.members[destination.member];
@@ -182,6 +187,7 @@ impl Proxy {
             expects_continue: !body.is_empty() && expects_continue(parts.version, &parts.headers),
             timeouts: &pool.settings.timeouts,
             deadline: &client.deadline,
+            sent_at: stopwatch.when_sent(),
         };
         let interim = |head: &ReplyHead| pass_interim(client, parts.version, head);
         let begun = self.client.send(member, &outgoing, body, write_head, interim).await?;

@@ -12,9 +12,10 @@ use super::{items, non_zero, not_empty, secs, time};
 use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
-    BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Weight, is_pool_name,
+    BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Scalar as _, Weight,
+    is_pool_name,
 };
-use crate::config::words::{LostWord, Off};
+use crate::config::words::{BalanceWord, LostWord, Off};
 use crate::config::{
     Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Rebalance, Rehome, Retry, Sessions, Timeouts, When,
     WhenUnavailable, yaml,
@@ -76,11 +77,9 @@ pub(super) fn pools(report: &Report<'_>, given: Given<Entries<yaml::Pool>>) -> P
 }
 
 fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Pool {
-    let affinity = affinity(report, &at.key("affinity"), yaml.affinity);
-    let balance = match affinity {
-        Affinity::Cookie(_) | Affinity::AppSession(_) => Balance::LeastPins,
-        Affinity::Hash(_) | Affinity::Off => Balance::TwoChoices,
-    };
+    let affinity_known = !yaml.affinity.is_wrong();
+    let mut affinity = affinity(report, &at.key("affinity"), yaml.affinity);
+    let balance = balance(report, &at.key("balance"), yaml.balance, &mut affinity, affinity_known);
     let names_in_ids = NamesInIds::of(&affinity);
     let backends = backends(report, &at.key("backends"), yaml.backends, names_in_ids);
     if matches!(affinity, Affinity::Hash(_))
@@ -95,7 +94,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         name: name.into(),
         sessions: yaml.sessions.or(Sessions::Local),
         session_cookie: yaml.session_cookie.option().map(|CookieName(name)| name),
-        balance: yaml.balance.or(balance),
+        balance,
         affinity,
         rehome: rehome(report, &at.key("rehome"), yaml.rehome.or(yaml::Rehome::default())),
         rebalance,
@@ -104,6 +103,34 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         retry: retry(yaml.retry.or(yaml::Retry::default())),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
         backends,
+    }
+}
+
+/// What one word says: how whoever has no pin is placed, and how a key finds its home.
+fn balance(
+    report: &Report<'_>,
+    at: &Path<'_>,
+    given: Given<BalanceWord>,
+    affinity: &mut Affinity,
+    affinity_known: bool,
+) -> Balance {
+    let usual = match affinity {
+        Affinity::Cookie(_) | Affinity::AppSession(_) => Balance::LeastPins,
+        Affinity::Hash(_) | Affinity::Off => Balance::TwoChoices,
+    };
+    match (given.option(), affinity) {
+        (None, _) => usual,
+        (Some(BalanceWord::Pick(balance)), _) => balance,
+        (Some(BalanceWord::Hash(home_hash)), Affinity::Hash(hash)) => {
+            hash.home_hash = home_hash;
+            usual
+        }
+        (Some(BalanceWord::Hash(_)), _) => {
+            if affinity_known {
+                report.expected(at, format!("{}, because affinity is not hash", Balance::expected()));
+            }
+            usual
+        }
     }
 }
 

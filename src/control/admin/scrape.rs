@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Shared;
 use crate::pins::{PinStore, SharedStanding, Standing};
 use crate::pool::{Health, Member};
-use crate::proxy::snapshot::{Affinity, Pool};
+use crate::proxy::snapshot::Pool;
 use crate::telemetry::metrics::{BackendScrape, ListenerScrape, PinStoreScrape, PoolScrape, Scrape, SharedStoreScrape};
 
 /// Relaxed throughout: each number is right by itself, and a scrape promises no more.
@@ -35,10 +35,7 @@ fn pool(pool: &Pool) -> PoolScrape {
         name: Arc::clone(&pool.settings.name),
         counters: Arc::clone(&pool.counters),
         backends: pool.members.iter().map(backend).collect(),
-        pin_store: match &pool.affinity {
-            Affinity::AppSession(session) => Some(pin_store(&session.store)),
-            Affinity::Off | Affinity::Cookie(_) | Affinity::Hash(_) => None,
-        },
+        pin_store: pool.pin_store().map(|store| pin_store(store)),
     }
 }
 

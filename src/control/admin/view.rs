@@ -8,12 +8,12 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::config::{Affinity, Balance, Sessions};
+use crate::config::{self, Affinity, Balance, HomeHash, Sessions};
 use crate::pins::Standing;
 use crate::pool::drain::{Drain, Leaving};
 use crate::pool::sessions::{HomeState, Permit};
 use crate::pool::{AdminState, Health, Member, Memory};
-use crate::proxy::snapshot::{self, Pool, Snapshot};
+use crate::proxy::snapshot::{Pool, Snapshot};
 use crate::telemetry::words::Placement;
 
 /// Both clocks, read once a request.
@@ -171,13 +171,10 @@ impl PoolView {
         Self {
             name: pool.settings.name.as_ref().to_owned(),
             sessions: pool.settings.sessions.into(),
-            balance: pool.settings.balance.into(),
+            balance: (&pool.settings).into(),
             affinity: (&pool.settings.affinity).into(),
             backends: pool.members.iter().map(|member| BackendView::of(pool, member, now)).collect(),
-            pin_store: match &pool.affinity {
-                snapshot::Affinity::AppSession(session) => Some(PinStoreView::of(session.store.standing())),
-                snapshot::Affinity::Off | snapshot::Affinity::Cookie(_) | snapshot::Affinity::Hash(_) => None,
-            },
+            pin_store: pool.pin_store().map(|store| PinStoreView::of(store.standing())),
             placements: counts
                 .filter(|(_, requests)| *requests > 0)
                 .map(|(placement, requests)| PlacementView {
@@ -404,12 +401,37 @@ pub(super) enum BalanceView {
     LeastPins,
     /// Fewest in-flight requests per weight.
     LeastRequests,
+    /// Lowest expected latency times in-flight requests per weight, of two random choices.
+    PeakEwma,
     /// Smooth weighted round robin.
     RoundRobin,
     /// Weighted random.
     Random,
     /// The less loaded of two weighted random choices.
     TwoChoices,
+    /// A key has its home at the backend with the best score; a request without one is placed by two choices.
+    Rendezvous,
+    /// A key has its home where a table says; a request without one is placed by two choices.
+    Maglev,
+    /// A key has its home where a ring of points says; a request without one is placed by two choices.
+    Ring,
+}
+
+impl From<&config::Pool> for BalanceView {
+    /// The word that says the most: where a key's home is found by a table, or requests without a key are placed by two
+    /// choices, how it is found.
+    fn from(pool: &config::Pool) -> Self {
+        let home_hash = match &pool.affinity {
+            Affinity::Hash(hash) => Some(hash.home_hash),
+            Affinity::Off | Affinity::Cookie(_) | Affinity::AppSession(_) => None,
+        };
+        match (home_hash, pool.balance) {
+            (Some(HomeHash::Maglev), _) => Self::Maglev,
+            (Some(HomeHash::Ring), _) => Self::Ring,
+            (Some(HomeHash::Rendezvous), Balance::TwoChoices) => Self::Rendezvous,
+            (_, balance) => balance.into(),
+        }
+    }
 }
 
 impl From<Balance> for BalanceView {
@@ -417,6 +439,7 @@ impl From<Balance> for BalanceView {
         match balance {
             Balance::LeastPins => Self::LeastPins,
             Balance::LeastRequests => Self::LeastRequests,
+            Balance::PeakEwma => Self::PeakEwma,
             Balance::RoundRobin => Self::RoundRobin,
             Balance::Random => Self::Random,
             Balance::TwoChoices => Self::TwoChoices,

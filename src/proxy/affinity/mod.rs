@@ -40,6 +40,8 @@ mod parameter;
 
 pub mod session_pins;
 
+pub mod known_keys;
+
 pub use app_session::{IssuedBy, IssuedId, SessionReader};
 pub use cookie::CookieName;
 pub use id_parts::{Routes, split_prefix, split_route};

@@ -1,12 +1,12 @@
 //! Who serves a client that has no pin?
 //!
 //! A [`Balancer`] belongs to one worker, so its state needs no lock and no atomic. It looks at nothing but what the
-//! backends publish and at chance, which is handed in; it reads no clock and opens nothing. Every algorithm picks among
+//! backends publish, at chance and at the time, which are handed in; it reads no clock and opens nothing. Every algorithm picks among
 //! `Candidates`: the members of the best `Suitability` that somebody has. So an algorithm knows nothing of health,
 //! and no search is longer than a few passes over the pool.
 //!
 //! Another algorithm is another file with `pick(&mut self, &Candidates, &mut Rng) -> Option<usize>`, and one more
-//! variant here.
+//! variant here. Where a hashed key lives is another question, which [`hash`] answers.
 
 mod suitability;
 
@@ -15,6 +15,8 @@ mod tried;
 mod weight_table;
 
 pub mod newcomers;
+
+pub mod hash;
 
 mod round_robin;
 
@@ -26,16 +28,20 @@ mod two_choices;
 
 mod least_pins;
 
+mod peak_ewma;
+
 #[cfg(test)]
 mod testing;
 
 use fastrand::Rng;
+use tokio::time::Instant;
 
 use crate::config::Balance;
 use crate::pool::Member;
 
 use least_pins::LeastPins;
 use least_requests::LeastRequests;
+use peak_ewma::PeakEwma;
 use random::Random;
 use round_robin::RoundRobin;
 use suitability::{Candidates, Excluded, Suitability};
@@ -50,6 +56,7 @@ pub struct Balancer(Algorithm);
 enum Algorithm {
     LeastPins(LeastPins),
     LeastRequests(LeastRequests),
+    PeakEwma(PeakEwma),
     Random(Random),
     RoundRobin(RoundRobin),
     TwoChoices(TwoChoices),
@@ -63,6 +70,7 @@ impl Balancer {
         Self(match balance {
             Balance::LeastPins => Algorithm::LeastPins(LeastPins::default()),
             Balance::LeastRequests => Algorithm::LeastRequests(LeastRequests),
+            Balance::PeakEwma => Algorithm::PeakEwma(PeakEwma::default()),
             Balance::Random => Algorithm::Random(Random::default()),
             Balance::RoundRobin => Algorithm::RoundRobin(RoundRobin::new(members, worker)),
             Balance::TwoChoices => Algorithm::TwoChoices(TwoChoices::default()),
@@ -74,32 +82,39 @@ impl Balancer {
     /// Backends that are enabled and healthy come first. Where there is none of them: enabled ones that are starting or
     /// suspect, then draining ones, then those of weight 0 (see `Suitability`). `None` only when everybody is excluded,
     /// disabled or unhealthy.
-    pub fn pick(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng) -> Option<usize> {
-        self.pick_but(members, Excluded { tried: excluded, are_full_ones: false }, rng)
+    pub fn pick(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng, now: Instant) -> Option<usize> {
+        self.pick_but(members, Excluded { tried: excluded, are_full_ones: false }, rng, now)
     }
 
     /// Picks a home for a new client: as [`Balancer::pick`], but never a member with as many clients as it may have.
-    pub fn pick_home(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng) -> Option<usize> {
-        self.pick_but(members, Excluded { tried: excluded, are_full_ones: true }, rng)
+    pub fn pick_home(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng, now: Instant) -> Option<usize> {
+        self.pick_but(members, Excluded { tried: excluded, are_full_ones: true }, rng, now)
     }
 
-    fn pick_but(&mut self, members: &[Member], excluded: Excluded<'_>, rng: &mut Rng) -> Option<usize> {
+    fn pick_but(&mut self, members: &[Member], excluded: Excluded<'_>, rng: &mut Rng, now: Instant) -> Option<usize> {
         let first_choice = Candidates::new(members, excluded, Suitability::FirstChoice);
-        self.pick_among(&first_choice, rng).or_else(|| self.pick_second_best(members, excluded, rng))
+        self.pick_among(&first_choice, rng, now).or_else(|| self.pick_second_best(members, excluded, rng, now))
     }
 
     #[cold]
-    fn pick_second_best(&mut self, members: &[Member], excluded: Excluded<'_>, rng: &mut Rng) -> Option<usize> {
+    fn pick_second_best(
+        &mut self,
+        members: &[Member],
+        excluded: Excluded<'_>,
+        rng: &mut Rng,
+        now: Instant,
+    ) -> Option<usize> {
         let best = Suitability::best(members, excluded)?;
-        self.pick_among(&Candidates::new(members, excluded, best), rng)
+        self.pick_among(&Candidates::new(members, excluded, best), rng, now)
             // States change while we look. Whoever is left is better than an error page.
             .or_else(|| Suitability::anybody(members, excluded))
     }
 
-    fn pick_among(&mut self, candidates: &Candidates<'_>, rng: &mut Rng) -> Option<usize> {
+    fn pick_among(&mut self, candidates: &Candidates<'_>, rng: &mut Rng, now: Instant) -> Option<usize> {
         match &mut self.0 {
             Algorithm::LeastPins(algorithm) => algorithm.pick(candidates, rng),
             Algorithm::LeastRequests(algorithm) => algorithm.pick(candidates, rng),
+            Algorithm::PeakEwma(algorithm) => algorithm.pick(candidates, rng, now),
             Algorithm::Random(algorithm) => algorithm.pick(candidates, rng),
             Algorithm::RoundRobin(algorithm) => algorithm.pick(candidates),
             Algorithm::TwoChoices(algorithm) => algorithm.pick(candidates, rng),
@@ -148,7 +163,7 @@ mod tests {
                 let rank_at = |place: usize| rank(STATES[order[place]]).filter(|_| Some(place) != excluded);
                 let best = (0..4).filter_map(rank_at).min();
                 for (balance, balancer) in &mut balancers {
-                    let picked = balancer.pick(&members, &tried, &mut rng);
+                    let picked = balancer.pick(&members, &tried, &mut rng, Instant::now());
                     let states = order.map(|state| STATES[state]);
                     assert_eq!(
                         picked.and_then(rank_at),
@@ -169,18 +184,28 @@ mod tests {
             let mut balancer = Balancer::new(balance, &members, 0);
             let (mut rng, tried) = (Rng::with_seed(14), Tried::default());
             for _ in 0..50 {
-                assert_eq!(balancer.pick_home(&members, &tried, &mut rng), Some(0), "{balance:?}");
+                assert_eq!(balancer.pick_home(&members, &tried, &mut rng, Instant::now()), Some(0), "{balance:?}");
             }
-            assert!((0..50).any(|_| balancer.pick(&members, &tried, &mut rng) == Some(1)), "{balance:?}");
+            assert!(
+                (0..50).any(|_| balancer.pick(&members, &tried, &mut rng, Instant::now()) == Some(1)),
+                "{balance:?}"
+            );
             members[0].max_pins = Some(0);
-            assert_eq!(balancer.pick_home(&members, &tried, &mut rng), None, "{balance:?}: all are full");
+            assert_eq!(
+                balancer.pick_home(&members, &tried, &mut rng, Instant::now()),
+                None,
+                "{balance:?}: all are full"
+            );
         }
     }
 
     #[test]
     fn an_empty_pool_has_nobody() {
         for balance in ALL {
-            assert_eq!(Balancer::new(balance, &[], 3).pick(&[], &Tried::default(), &mut Rng::with_seed(1)), None);
+            assert_eq!(
+                Balancer::new(balance, &[], 3).pick(&[], &Tried::default(), &mut Rng::with_seed(1), Instant::now()),
+                None
+            );
         }
     }
 
@@ -221,12 +246,12 @@ mod tests {
             let (mut rng, tried) = (Rng::with_seed(13), Tried::default());
             let mut picks = [0_u32; 3];
             for _ in 0..1_000 {
-                picks[balancer.pick(&members, &tried, &mut rng).expect("two are healthy")] += 1;
+                picks[balancer.pick(&members, &tried, &mut rng, Instant::now()).expect("two are healthy")] += 1;
             }
             assert_eq!(picks[0], 0, "{balance:?}");
             members[0].backend.order_weight(Some(8));
             for _ in 0..5_000 {
-                picks[balancer.pick(&members, &tried, &mut rng).expect("three are healthy")] += 1;
+                picks[balancer.pick(&members, &tried, &mut rng, Instant::now()).expect("three are healthy")] += 1;
             }
             // Four fifths of 5,000; where placements are remembered, of 6,000 at most.
             assert!((3_800..=4_850).contains(&picks[0]), "{balance:?}: {picks:?}, seed 13");

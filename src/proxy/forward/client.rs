@@ -1,6 +1,6 @@
 //! One worker's connections to backends, and one attempt to send a request over one of them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -123,6 +123,8 @@ pub struct Outgoing<'a> {
     pub timeouts: &'a Timeouts,
     /// The client connection's deadline, which this request has for itself until its reply is over.
     pub deadline: &'a Deadline,
+    /// Set when the whole request was sent, for whoever wants to know when that was.
+    pub sent_at: Option<&'a Cell<Instant>>,
 }
 
 /// A reply that has begun.
@@ -308,6 +310,9 @@ async fn reply(
             let polled = exchange.poll_reply(cx);
             if !was_sent && exchange.is_sent() {
                 was_sent = true;
+                if let Some(sent_at) = request.sent_at {
+                    sent_at.set(Instant::now());
+                }
                 request.deadline.set(timeouts.first_byte);
             } else if !was_sent && exchange.progress() != progress {
                 progress = exchange.progress();

@@ -35,10 +35,10 @@ impl Visit {
                 self.follow(course, pool, None, orphan.id, orphan.detour, tried)
             }
             Some(Opened::None | Opened::Expired | Opened::Forged) => match &self.carrier {
-                Carrier::Hash | Carrier::KeyMissing => unpinned(pool, balancer, tried, rng),
+                Carrier::Hash | Carrier::Bounded(_) | Carrier::KeyMissing => unpinned(pool, balancer, tried, rng, now),
                 Carrier::Cookie | Carrier::Session(_) => self.welcome(pool, balancer, tried, rng, now),
             },
-            None => unpinned(pool, balancer, tried, rng),
+            None => unpinned(pool, balancer, tried, rng, now),
         }
     }
 
@@ -75,7 +75,7 @@ impl Visit {
         };
         // A key hashes to its home for ever: whoever is elsewhere is on a detour.
         match course {
-            Course::Rehome { .. } if matches!(self.carrier, Carrier::Hash) => Course::Detour(match state {
+            Course::Rehome { .. } if self.carrier.is_by_key() => Course::Detour(match state {
                 HomeState::Draining | HomeState::Disabled => DetourReason::Disabled,
                 _ => DetourReason::Unreachable,
             }),
@@ -109,7 +109,7 @@ impl Visit {
         if let Some(member) = pool.newcomers.home_of(newcomer, pool.uptime(now)).filter(is_good) {
             return new(member);
         }
-        match balancer.pick_home(&pool.members, tried, rng) {
+        match balancer.pick_home(&pool.members, tried, rng, now) {
             Some(member) => {
                 let claimed = pool.newcomers.claim(newcomer, member, pool.uptime(now));
                 new(if is_good(&claimed) { claimed } else { member })
@@ -150,7 +150,7 @@ impl Visit {
         let settings = pool.settings.rebalance.as_ref()?;
         let home = pin.home as usize;
         let backend = &pool.members[home].backend;
-        if backend.role() != Role::Sheds || matches!(self.carrier, Carrier::Hash) {
+        if backend.role() != Role::Sheds || self.carrier.is_by_key() {
             return None;
         }
         // Not in the middle of a burst of requests, some of which would still go to the old home.
@@ -249,8 +249,8 @@ pub(super) fn policy(pool: &Pool) -> Policy {
 }
 
 /// Places a request where pins do not count.
-fn unpinned(pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng) -> Next {
-    match balancer.pick(&pool.members, tried, rng) {
+fn unpinned(pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng, now: Instant) -> Next {
+    match balancer.pick(&pool.members, tried, rng, now) {
         Some(member) => Next::Go(Destination::plain(member, Placement::Unpinned)),
         None => Next::Nobody,
     }
