@@ -39,6 +39,8 @@ mod instances;
 
 mod interim;
 
+mod latency;
+
 mod max_pins;
 
 mod parallel;
