@@ -87,7 +87,8 @@ fn the_consistent_hash_file_says_what_it_seems_to_say() {
         KeySource::ClientAddress { ipv4_prefix: 32, ipv6_prefix: 64 },
     ];
     assert_eq!((hash(0).keys.as_slice(), hash(0).without_key), (keys.as_slice(), WithoutKey::Balance));
-    assert_eq!(hash(1).keys, [KeySource::Path]);
+    assert_eq!((hash(0).home_hash, hash(0).bounded_load), (HomeHash::Rendezvous, None));
+    assert_eq!((hash(1).keys.as_slice(), hash(1).home_hash), ([KeySource::Path].as_slice(), HomeHash::Maglev));
 }
 
 #[test]
