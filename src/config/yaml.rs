@@ -2,16 +2,18 @@
 //!
 //! The doc comments become the descriptions of the JSON Schema, which editors show; so they name unit and default.
 
+mod health;
+
+pub(super) use health::{Agent, BackendTls, GrpcHealth, Health, HttpHealth, TcpHealth, Traffic};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::read::{Entries, Full, Given, Short};
 use super::units::{
-    Address, BackendAddress, BackendName, ClaimName, CookieDomain, CookieName, CookiePath, FilePath, Header,
-    HostHeader, Network, NonZeroTime, Pace, ParameterName, PathPrefix, Percent, Ratio, RedisUrl, RequestTarget, Size,
-    Statuses, Time, Weight, Whole,
+    Address, BackendAddress, BackendName, ClaimName, CookieDomain, CookieName, CookiePath, FilePath, Header, Network,
+    NonZeroTime, Pace, ParameterName, PathPrefix, Percent, Ratio, RedisUrl, RequestTarget, Size, Time, Weight, Whole,
 };
-use super::words::{HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, ProbeMethod, Separator};
+use super::words::{HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, Separator};
 use super::{
     Away, Balance, Briefly, Drained, HostPattern, PinOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey,
 };
@@ -341,58 +343,6 @@ pub(super) struct OnSessionLost {
 
 impl Full for OnSessionLost {}
 
-/// How the backends are probed; one of the keys.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Health {
-    /// By a request.
-    pub(super) http: Given<HttpHealth>,
-    /// By opening a connection.
-    pub(super) tcp: Given<TcpHealth>,
-}
-
-/// Probing by a request.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct HttpHealth {
-    /// Path to ask for, with a query or without. Default: /.
-    pub(super) path: Given<RequestTarget>,
-    /// Method to ask with. Default: GET.
-    pub(super) method: Given<ProbeMethod>,
-    /// `Host` header. Default: the backend's address.
-    pub(super) host: Given<HostHeader>,
-    /// Status codes that mean success, one or a list, as `200`, `200-399` or `2xx`. Default: 200-399.
-    pub(super) expected_status: Given<Short<Statuses, Vec<Given<Statuses>>>>,
-    /// Reply header that names the life of the backend's process; another value means its memory is gone. Default: none.
-    pub(super) instance_header: Given<Header>,
-    /// Time between two probes. Default: 2s.
-    pub(super) interval: Given<NonZeroTime>,
-    /// A probe without an answer by then has failed. Default: 1s.
-    pub(super) timeout: Given<NonZeroTime>,
-    /// Time between two probes of a suspect backend; at most `interval`. Default: 100ms.
-    pub(super) suspect_interval: Given<NonZeroTime>,
-    /// Successes in a row that make an unhealthy backend healthy. Default: 2.
-    pub(super) healthy_after: Given<Whole<1, 1000>>,
-    /// Failures in a row that make a backend unhealthy. Default: 3.
-    pub(super) unhealthy_after: Given<Whole<1, 1000>>,
-}
-
-/// Probing by opening a connection.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct TcpHealth {
-    /// Time between two probes. Default: 2s.
-    pub(super) interval: Given<NonZeroTime>,
-    /// A probe without a connection by then has failed. Default: 1s.
-    pub(super) timeout: Given<NonZeroTime>,
-    /// Time between two probes of a suspect backend; at most `interval`. Default: 100ms.
-    pub(super) suspect_interval: Given<NonZeroTime>,
-    /// Successes in a row that make an unhealthy backend healthy. Default: 2.
-    pub(super) healthy_after: Given<Whole<1, 1000>>,
-    /// Failures in a row that make a backend unhealthy. Default: 3.
-    pub(super) unhealthy_after: Given<Whole<1, 1000>>,
-}
-
 /// When a request is tried again.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -435,6 +385,8 @@ pub(super) struct Backend {
     pub(super) route: Given<BackendName>,
     /// Active pins beyond which it gets no new client, 1 to 100000000. Default: no bound.
     pub(super) max_pins: Given<Whole<1, 100_000_000>>,
+    /// IP address and port that its probes go to. Default: its address, with the port of the probes if they have one.
+    pub(super) probe_address: Given<BackendAddress>,
 }
 
 impl Full for AccessLog {}
@@ -442,7 +394,5 @@ impl Full for AccessLog {}
 impl Full for Listener {}
 
 impl Full for Affinity {}
-
-impl Full for Health {}
 
 impl Full for Backend {}

@@ -10,10 +10,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::active_pins::{ActivePins, Moment, estimate, estimate_left};
+use super::agent::{Agent, AgentWord};
 use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, Thresholds};
 use super::departures::Departures;
 use super::drain::{Drain, DrainOrder, History, time_for};
+use super::outliers::Out;
 use super::rebalance::Role;
+use super::traffic::Traffic;
 use crate::config::Pace;
 use crate::telemetry::counters::BackendCounters;
 use crate::telemetry::events::{Event, Events};
@@ -90,12 +93,15 @@ pub struct Backend {
     /// Notified when the standing changed, for requests that wait for their home.
     changed: Notify,
     counters: BackendCounters,
+    traffic: Traffic,
     events: Events,
 }
 
 struct Inner {
     condition: Condition,
-    admin: AdminState,
+    /// Ordered by the operator.
+    ordered: AdminState,
+    agent: Agent,
     drain: Option<Drain>,
     history: History,
     file_weight: u32,
@@ -154,7 +160,8 @@ impl Backend {
     pub(super) fn new(id: BackendId, serial: u32, workers: usize, events: Events, now: Instant) -> Self {
         let inner = Inner {
             condition: Condition::new(now),
-            admin: AdminState::Enabled,
+            ordered: AdminState::Enabled,
+            agent: Agent::default(),
             drain: None,
             history: History::new(),
             file_weight: 1,
@@ -187,6 +194,7 @@ impl Backend {
             probe_now: Notify::new(),
             changed: Notify::new(),
             counters: BackendCounters::new(workers),
+            traffic: Traffic::new(workers),
             events,
         }
     }
@@ -340,6 +348,43 @@ impl Backend {
         self.was_healthy.load(Ordering::Relaxed)
     }
 
+    /// What requests met here.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// What replies have shown; see [`super::outliers`]. Takes a lock: not for every request.
+    pub fn out(&self) -> Option<Out> {
+        self.lock().condition.out()
+    }
+
+    /// What probes, and connections that failed, have shown. Takes a lock: not for every request.
+    pub fn measured_health(&self) -> Health {
+        self.lock().condition.measured()
+    }
+
+    /// Puts it out by what replies have shown, lets it on probation, or takes it back.
+    pub fn set_out(&self, out: Option<Out>, now: Instant) {
+        let change = {
+            let mut inner = self.lock();
+            let change = inner.condition.set_out(out, now);
+            self.publish(&inner);
+            self.note_availability(&inner, now);
+            change
+        };
+        if let Some(change) = change {
+            self.log(change);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Wants a probe before its turn, without any evidence.
+    pub fn ask_for_probe(&self) {
+        if self.standing().health != Health::Unhealthy {
+            self.probe_now.notify_one();
+        }
+    }
+
     /// Counters of this backend.
     pub fn counters(&self) -> &BackendCounters {
         &self.counters
@@ -384,45 +429,85 @@ impl Backend {
     /// The operator's order. A drain goes at the usual pace; for another see [`Backend::order_drain`].
     pub fn set_admin_state(&self, admin: AdminState, deadline: Option<Instant>, now: Instant) {
         let order = DrainOrder { deadline, pace: Pace::DRAIN };
-        self.obey(admin, |before| Drain::ordered(before, order, now), now);
+        self.obey(Voice::Operator(admin), |before| Drain::ordered(before, order, now), now);
     }
 
     /// The operator's order to drain it. Given again, the deadline and the pace may be new, the drain is not.
     pub fn order_drain(&self, order: DrainOrder, now: Instant) {
-        self.obey(AdminState::Draining, |before| Drain::ordered(before, order, now), now);
+        self.obey(Voice::Operator(AdminState::Draining), |before| Drain::ordered(before, order, now), now);
     }
 
     /// Goes on with a drain that was ordered in an earlier life of this process.
     pub fn restore_drain(&self, order: DrainOrder, now: Instant) {
-        self.obey(AdminState::Draining, |before| Drain::ordered(before, order, now).restored(), now);
+        let restored = |before| Drain::ordered(before, order, now).restored();
+        self.obey(Voice::Operator(AdminState::Draining), restored, now);
     }
 
-    fn obey(&self, admin: AdminState, drain: impl FnOnce(Option<Drain>) -> Drain, now: Instant) {
-        let before = {
+    /// What the backend's own agent says; a drain goes at this pace. Whether its weight is another one now.
+    pub fn hear_agent(&self, word: AgentWord, pace: Pace, now: Instant) -> bool {
+        let before = self.weight();
+        let order = DrainOrder { deadline: None, pace };
+        self.obey(Voice::Agent(Some(word)), |drain| Drain::ordered(drain, order, now), now);
+        self.weight() != before
+    }
+
+    /// There is no agent any more: whatever it said ends. Whether the weight is another one now.
+    pub fn forget_agent(&self, now: Instant) -> bool {
+        let before = self.weight();
+        let order = DrainOrder { deadline: None, pace: Pace::DRAIN };
+        self.obey(Voice::Agent(None), |drain| Drain::ordered(drain, order, now), now);
+        self.weight() != before
+    }
+
+    /// What the backend's own agent has said. Takes a lock: not for every request.
+    pub fn agent(&self) -> Agent {
+        self.lock().agent
+    }
+
+    /// The admin state that the operator ordered, whatever the agent says. Takes a lock: not for every request.
+    pub fn ordered_admin_state(&self) -> AdminState {
+        self.lock().ordered
+    }
+
+    fn obey(&self, voice: Voice, drain: impl FnOnce(Option<Drain>) -> Drain, now: Instant) {
+        let (from, to) = {
             let mut inner = self.lock();
-            let before = std::mem::replace(&mut inner.admin, admin);
-            if admin == AdminState::Draining {
-                inner.drain = Some(drain(inner.drain));
-            } else {
+            let (from, was_ordered) = (inner.admin(), inner.ordered);
+            let is_new_order = match voice {
+                Voice::Operator(ordered) => {
+                    inner.ordered = ordered;
+                    if ordered == AdminState::Enabled {
+                        inner.agent.overrule();
+                    }
+                    true
+                }
+                Voice::Agent(Some(word)) => {
+                    inner.agent.hear(word);
+                    false
+                }
+                Voice::Agent(None) => {
+                    inner.agent = Agent::default();
+                    false
+                }
+            };
+            let to = inner.admin();
+            if to != AdminState::Draining {
                 inner.drain = None;
+            } else if is_new_order || from != AdminState::Draining || was_ordered != inner.ordered {
+                inner.drain = Some(drain(inner.drain));
             }
-            if before != admin {
+            if from != to {
                 inner.history = History::new();
             }
             self.publish(&inner);
             self.note_availability(&inner, now);
-            before
+            (from, to)
         };
-        if before != admin {
-            tracing::info!(
-                pool = &*self.id.pool,
-                backend = &*self.id.name,
-                from = before.as_str(),
-                to = admin.as_str(),
-                "admin state changed"
-            );
+        if from != to {
+            let (from, to, by) = (from.as_str(), to.as_str(), voice.as_str());
+            tracing::info!(pool = &*self.id.pool, backend = &*self.id.name, from, to, by, "admin state changed");
             let (pool, backend) = self.names();
-            self.events.tell(|| Event::AdminState { pool, backend, from: before.as_str(), to: admin.as_str() });
+            self.events.tell(|| Event::AdminState { pool, backend, from, to, by });
         }
         self.changed.notify_waiters();
     }
@@ -479,6 +564,13 @@ impl Backend {
         let mut inner = self.lock();
         inner.weight_order = weight;
         self.publish(&inner);
+    }
+
+    /// What the file says, if an order or the agent's word stands in for it.
+    pub fn stood_in_for_weight(&self) -> Option<u32> {
+        let inner = self.lock();
+        let is_stood_in_for = inner.weight_order.is_some() || inner.agent.said.weight_percent.is_some();
+        is_stood_in_for.then_some(inner.file_weight)
     }
 
     /// The weight that the operator ordered, and the file's weight it stands in for.
@@ -559,7 +651,8 @@ impl Backend {
         let deadline = inner.drain.and_then(|drain| drain.deadline);
         self.drain_until.store(deadline.map_or(0, |deadline| self.stamp(deadline)), Ordering::Relaxed);
         self.is_drained.store(inner.drain.is_some_and(|drain| drain.drained.is_some()), Ordering::Relaxed);
-        self.weight.store(inner.weight_order.unwrap_or(inner.file_weight), Ordering::Relaxed);
+        let weight = inner.weight_order.unwrap_or_else(|| inner.agent.weight(inner.file_weight));
+        self.weight.store(weight, Ordering::Relaxed);
         self.standing.store(inner.standing().pack(), Ordering::Release);
     }
 
@@ -571,7 +664,7 @@ impl Backend {
     fn log(&self, change: Change) {
         let (pool, backend) = (&*self.id.pool, &*self.id.name);
         let (from, to) = (change.from.as_str(), change.to.as_str());
-        let cause = change.cause.map(|failure| failure.as_str());
+        let cause = change.cause;
         let gone = self.standing().memory == Memory::Gone;
         match change.to {
             Health::Unhealthy => tracing::warn!(pool, backend, from, to, cause, gone, "health changed"),
@@ -590,7 +683,31 @@ impl Backend {
 
 impl Inner {
     fn standing(&self) -> Standing {
-        Standing { health: self.condition.health(), admin: self.admin, memory: self.condition.memory() }
+        Standing { health: self.condition.health(), admin: self.admin(), memory: self.condition.memory() }
+    }
+
+    fn admin(&self) -> AdminState {
+        match self.ordered {
+            AdminState::Enabled => self.agent.admin(),
+            ordered => ordered,
+        }
+    }
+}
+
+/// Who says something about a backend's admin state.
+#[derive(Clone, Copy)]
+enum Voice {
+    Operator(AdminState),
+    /// `None`: there is none any more.
+    Agent(Option<AgentWord>),
+}
+
+impl Voice {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator(_) => "operator",
+            Self::Agent(_) => "agent",
+        }
     }
 }
 
@@ -712,6 +829,63 @@ mod tests {
         for name in ["drained", "drained", "admin_state"] {
             let Some(Heard::Event(entry)) = listener.next().await else { panic!("nothing was missed") };
             assert_eq!(entry.event.name(), name);
+        }
+    }
+
+    #[test]
+    fn the_operators_order_wins_over_the_agent_and_an_agents_drain_is_a_drain_like_any_other() {
+        let now = Instant::now();
+        let backend = backend(now);
+        backend.set_file_weight(100);
+        let mut listener = backend.events.listen();
+        let says = |admin| AgentWord { admin: Some(admin), weight_percent: None };
+        let pace = "1%/s".parse().expect("a pace");
+        let states = || (backend.standing().admin, backend.ordered_admin_state());
+
+        assert!(!backend.hear_agent(says(AdminState::Draining), pace, now));
+        assert_eq!(states(), (AdminState::Draining, AdminState::Enabled));
+        assert_eq!(backend.drain().map(|drain| (drain.pace, drain.deadline)), Some((pace, None)));
+        let deadline = Some(now + Duration::from_secs(60));
+        backend.set_admin_state(AdminState::Draining, deadline, now);
+        backend.hear_agent(says(AdminState::Disabled), pace, now);
+        assert_eq!(states(), (AdminState::Draining, AdminState::Draining), "the order wins");
+        assert_eq!(
+            backend.drain().and_then(|drain| drain.deadline),
+            deadline,
+            "what the agent repeats is no new order"
+        );
+
+        backend.set_admin_state(AdminState::Enabled, None, now);
+        assert_eq!(states().0, AdminState::Enabled, "enabling counts against what the agent says now");
+        backend.hear_agent(says(AdminState::Draining), pace, now);
+        assert_eq!(states().0, AdminState::Draining);
+        assert!(!backend.forget_agent(now));
+        assert_eq!((states().0, backend.drain()), (AdminState::Enabled, None));
+
+        assert!(backend.hear_agent(AgentWord { admin: None, weight_percent: Some(50) }, pace, now));
+        assert_eq!(backend.weight(), 50);
+        backend.order_weight(Some(80));
+        assert_eq!(backend.weight(), 80, "the order wins");
+        backend.order_weight(None);
+        assert!(backend.forget_agent(now));
+        assert_eq!(backend.weight(), 100);
+
+        let mut told = Vec::new();
+        while let Some(Some(Heard::Event(entry))) = futures_now(listener.next()) {
+            if let Event::AdminState { to, by, .. } = entry.event {
+                told.push((to, by));
+            }
+        }
+        let expected = [("draining", "agent"), ("enabled", "operator"), ("draining", "agent"), ("enabled", "agent")];
+        assert_eq!(told, expected);
+    }
+
+    /// What a future gives without waiting.
+    fn futures_now<T>(future: impl Future<Output = T>) -> Option<T> {
+        let mut future = std::pin::pin!(future);
+        match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            std::task::Poll::Ready(value) => Some(value),
+            std::task::Poll::Pending => None,
         }
     }
 

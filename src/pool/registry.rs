@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use super::backend::{Backend, BackendId};
+use super::trial::Trial;
 use crate::telemetry::counters::PoolCounters;
 use crate::telemetry::events::Events;
 
@@ -21,6 +22,7 @@ pub struct Registry {
 struct Inner {
     backends: HashMap<BackendId, Arc<Backend>>,
     pools: HashMap<Arc<str>, Arc<PoolCounters>>,
+    trials: HashMap<Arc<str>, Arc<Trial>>,
     next_serial: u32,
 }
 
@@ -58,10 +60,17 @@ impl Registry {
         Arc::clone(inner.pools.entry(Arc::clone(name)).or_insert_with(|| Arc::new(PoolCounters::new(self.workers))))
     }
 
+    /// The place for a new client at a backend on probation in the pool of this name.
+    pub fn trial(&self, name: &Arc<str>) -> Arc<Trial> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(inner.trials.entry(Arc::clone(name)).or_default())
+    }
+
     /// Forgets every backend and pool that is not named here, once their last request has ended.
     pub fn retain(&self, backends: &HashSet<BackendId>, pools: &HashSet<Arc<str>>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.backends.retain(|id, _| backends.contains(id));
         inner.pools.retain(|name, _| pools.contains(name));
+        inner.trials.retain(|name, _| pools.contains(name));
     }
 }

@@ -4,6 +4,7 @@
 //! be tried elsewhere; when the connection broke before the first byte of the reply, idempotent methods; else none.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::request::Parts;
@@ -25,7 +26,7 @@ use super::visit::{Destination, Moved, Next, Visit, pin_owner};
 use super::wait::Wait;
 use super::{Journal, Proxy, Target};
 use crate::config::{OnSessionLost, Sessions};
-use crate::pool::{Evidence, Member, Thresholds};
+use crate::pool::Member;
 use crate::telemetry::words::{Placement, RetryReason};
 
 /// One request, as all its attempts see it.
@@ -36,6 +37,13 @@ pub(super) struct Request<'a> {
     pub(super) target: Target<'a>,
     /// Index of the pool.
     pub(super) pool: usize,
+}
+
+impl Request<'_> {
+    /// The client's address, as far as it can be believed.
+    pub(super) fn client_address(&self) -> IpAddr {
+        self.client.origin.client(&self.parts.headers)
+    }
 }
 
 /// A reply, and what it takes to pass it on.
@@ -119,9 +127,11 @@ impl Proxy {
                 visit.name_pin(|| ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
             }
             journal.attempts += 1;
+            let asked = self.asks(&body);
             match self.try_one(request, visit, &destination, body).await {
                 Ok((begun, slot)) => {
                     passage.open();
+                    self.note_reply(request, &destination, begun.head.status.as_u16(), asked);
                     self.note_success(request, &destination, visit, &begun, journal);
                     let Begun { head, exchange, .. } = begun;
                     return Ok(Some(Served { head, exchange, slot, destination }));
@@ -268,12 +278,7 @@ impl Proxy {
         let pool = request.view.pool(request.pool);
         let member = &pool.members[destination.member];
         tracing::debug!(backend = %member.backend.id(), ?error, "attempt failed");
-        if let Some(failure) = error.evidence() {
-            let health = &pool.settings.health;
-            let thresholds =
-                Thresholds { healthy_after: health.healthy_after, unhealthy_after: health.unhealthy_after };
-            member.backend.observe(Evidence::TrafficFailed(failure), thresholds, Instant::now());
-        }
+        self.note_failed(request, destination, error);
     }
 }
 

@@ -28,6 +28,8 @@ mod error;
 
 pub mod gate;
 
+mod evidence;
+
 mod journal;
 
 mod passage;

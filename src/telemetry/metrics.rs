@@ -93,6 +93,8 @@ pub struct BackendScrape {
     pub active_pins: u64,
     /// Requests whose reply has not fully ended.
     pub in_flight: u32,
+    /// How often it was put out by its traffic, by cause.
+    pub outliers: [(&'static str, u64); 3],
     /// Every state's word, and whether it is the current one.
     pub health: [(&'static str, bool); 4],
 }
@@ -288,6 +290,17 @@ impl Scrape {
         Ok(())
     }
 
+    fn outliers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Times that a backend was put out by what requests met there.";
+        let mut metric = encoder.encode_descriptor("outliers", help, None, MetricType::Counter)?;
+        for (pool, backend) in self.backends() {
+            for (cause, count) in backend.outliers {
+                counter(&mut metric, [("pool", pool), ("backend", &*backend.name), ("cause", cause)], count)?;
+            }
+        }
+        Ok(())
+    }
+
     fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Reloads of the configuration; a failed one changed nothing.";
         let mut metric = encoder.encode_descriptor("reloads", help, None, MetricType::Counter)?;
@@ -334,6 +347,7 @@ impl Collector for Scrape {
         self.health(&mut encoder)?;
         self.in_flight(&mut encoder)?;
         self.backend_connections(&mut encoder)?;
+        self.outliers(&mut encoder)?;
         self.process(&mut encoder)
     }
 }
@@ -392,6 +406,7 @@ mod tests {
             connections_reused,
             active_pins: 41,
             in_flight: 2,
+            outliers: [("connect_failures", 0), ("errors", 2), ("slow", 1)],
             health: [("starting", false), ("healthy", true), ("suspect", false), ("unhealthy", false)],
         }
     }

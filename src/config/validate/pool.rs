@@ -292,6 +292,7 @@ fn backends(
             weight: yaml.weight.or(Weight::default()),
             route: given_route,
             max_pins: yaml.max_pins.option().map(|most| most.get().into()),
+            probe_address: yaml.probe_address.option().map(|BackendAddress(address)| address),
         });
     }
     if all_known && !backends.is_empty() && backends.iter().all(|backend| backend.weight.get() == 0) {

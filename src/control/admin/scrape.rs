@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Shared;
 use crate::pins::{PinStore, SharedStanding, Standing};
+use crate::pool::outliers::Cause;
 use crate::pool::{Health, Member};
 use crate::proxy::snapshot::{Affinity, Pool};
 use crate::telemetry::metrics::{BackendScrape, ListenerScrape, PinStoreScrape, PoolScrape, Scrape, SharedStoreScrape};
@@ -64,6 +65,7 @@ fn backend(member: &Member) -> BackendScrape {
         connections_reused,
         active_pins: backend.active_pins(),
         in_flight: backend.in_flight(),
+        outliers: std::array::from_fn(|cause| (Cause::ALL[cause].as_str(), backend.traffic().outs()[cause])),
         health: Health::ALL.map(|state| (state.as_str(), state == health)),
     }
 }

@@ -109,7 +109,7 @@ impl Visit {
         if let Some(member) = pool.newcomers.home_of(newcomer, pool.uptime(now)).filter(is_good) {
             return new(member);
         }
-        match balancer.pick_home(&pool.members, tried, rng) {
+        match on_trial(pool, tried).or_else(|| balancer.pick_home(&pool.members, tried, rng)) {
             Some(member) => {
                 let claimed = pool.newcomers.claim(newcomer, member, pool.uptime(now));
                 new(if is_good(&claimed) { claimed } else { member })
@@ -250,10 +250,22 @@ pub(super) fn policy(pool: &Pool) -> Policy {
 
 /// Places a request where pins do not count.
 fn unpinned(pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng) -> Next {
-    match balancer.pick(&pool.members, tried, rng) {
+    match on_trial(pool, tried).or_else(|| balancer.pick(&pool.members, tried, rng)) {
         Some(member) => Next::Go(Destination::plain(member, Placement::Unpinned)),
         None => Next::Nobody,
     }
+}
+
+/// The backend on probation, if there is one and this is the client that is let through to it.
+fn on_trial(pool: &Pool, tried: &Tried) -> Option<usize> {
+    if !tried.is_empty() {
+        return None;
+    }
+    let serial = pool.trial.take()?;
+    let is_meant = |member: &Member| {
+        member.backend.serial() == serial && member.backend.standing().is_available_for_new() && !member.is_full()
+    };
+    pool.members.iter().position(is_meant)
 }
 
 /// Whether a pinned client may be sent to this one.
