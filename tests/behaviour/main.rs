@@ -41,9 +41,15 @@ mod interim;
 
 mod max_pins;
 
+mod moody;
+
+mod outliers;
+
 mod parallel;
 
 mod pin_life;
+
+mod probes;
 
 mod process;
 
