@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::{Client, Reply};
 
-/// How it answers. `/bad` is always answered with 500, `/garbage` with no HTTP.
+/// How it answers. `/bad` is answered with 500 by blue, `/garbage` with no HTTP by everybody.
 #[derive(Clone, Debug)]
 pub(crate) struct Mood {
     /// Status of a reply to a client.
@@ -82,7 +82,7 @@ async fn serve(mut stream: TcpStream, name: &str, mood: Arc<Mutex<Mood>>, reques
     let agent = if mood.agent.is_empty() { String::new() } else { format!("X-Load: {}\r\n", mood.agent) };
     let status = match &*path {
         "/health" => 200,
-        "/bad" => 500,
+        "/bad" if name == "blue" => 500,
         _ => mood.status,
     };
     let reply = match &*path {

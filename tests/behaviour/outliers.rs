@@ -105,9 +105,11 @@ async fn one_clients_bad_requests_take_nobody_out() {
     let (blue, green) = (Moody::start("blue").await, Moody::start("green").await);
     let stickpin = start("off", "errors: 6, out_for: 10m", &[&blue, &green]);
     let mut client = stickpin.client();
+    let mut errors = 0;
     for _ in 0..100 {
-        assert_eq!(ask(&mut client, 1, "/bad").await.status, 500);
+        errors += usize::from(ask(&mut client, 1, "/bad").await.status == 500);
     }
+    assert!(errors >= 40, "{errors} of 100, where every other one goes to blue");
     // Each backend meets two others, who have bad luck once.
     for number in [2, 2, 3, 3] {
         ask(&mut client, number, "/bad").await;
