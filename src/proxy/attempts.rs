@@ -111,17 +111,17 @@ impl Proxy {
                 Next::Go(destination) => destination,
                 Next::Wait { home } => {
                     admission.leave();
-                    wait.step(&pool.members[home].backend).await;
+                    Box::pin(wait.step(&pool.members[home].backend)).await;
                     // After a wait the home may be tried again, however often it has failed before.
                     tried.remove(home);
                     continue;
                 }
                 Next::QueueAt { member, placement } => {
-                    admission.wait_at(request, member, placement).await;
+                    Box::pin(admission.wait_at(request, member, placement)).await;
                     continue;
                 }
                 Next::QueueForAny(placement) => {
-                    admission.wait_for_any(request, visit, &tried, placement).await;
+                    Box::pin(admission.wait_for_any(request, visit, &tried, placement)).await;
                     continue;
                 }
                 Next::Full => {
@@ -149,14 +149,14 @@ impl Proxy {
                 self.note_placed(request, &destination, visit, true);
                 return Ok(None);
             }
-            if passage.is_due(&destination) && passage.pass(request, visit, &destination).await {
+            if passage.is_due(&destination) && Box::pin(passage.pass(request, visit, &destination)).await {
                 // Whoever takes over may have changed meanwhile.
                 continue;
             }
             if destination.moved.is_some() && !is_agreed {
                 is_agreed = true;
                 let owner = || pin_owner(request.client.origin.client(&request.parts.headers));
-                if !visit.agree(pool, &destination, owner).await {
+                if !Box::pin(visit.agree(pool, &destination, owner)).await {
                     continue;
                 }
             }
@@ -176,7 +176,8 @@ impl Proxy {
             let outcome = match self.hedge_after(request, &destination, &unsent).filter(|_| retries == 0) {
                 Some(after) => {
                     let first = (destination, unsent, slot);
-                    self.try_two(request, visit, first, after, &mut tried, journal).await
+                    // Boxed, as all that is rare here: what an ordinary request does not need, it does not carry about.
+                    Box::pin(self.try_two(request, visit, first, after, &mut tried, journal)).await
                 }
                 None => {
                     let is_last = !is_left || tried.len() + 1 >= pool.members.len() || !unsent.can_be_sent_again();
@@ -255,7 +256,7 @@ impl Proxy {
     async fn back_off(&self, backoff: Duration, retry: u32) {
         let pause = retry::pause(backoff, retry, self.rng.borrow_mut().f64());
         if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
+            Box::pin(tokio::time::sleep(pause)).await;
         }
     }
 

@@ -55,6 +55,7 @@ pub mod visit;
 mod wait;
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -137,10 +138,11 @@ impl Proxy {
         let mut visit = Visit::begin(pool, route.affinity, arrival);
         let unknown = visit.unknown_here(pool, &arrival);
         if !unknown.is_empty() {
-            visit.ask_others(pool, unknown, pin_owner(client.origin.client(&parts.headers))).await;
+            // Boxed, as all that is rare here: what an ordinary request does not need, it does not carry about.
+            Box::pin(visit.ask_others(pool, unknown, pin_owner(client.origin.client(&parts.headers)))).await;
         }
         if visit.needs_home() {
-            visit.take_home(pool, || pin_owner(client.origin.client(&parts.headers))).await;
+            Box::pin(visit.take_home(pool, || pin_owner(client.origin.client(&parts.headers)))).await;
         }
         journal.verdict = visit.verdict();
         if visit.lacks_key() {
@@ -149,10 +151,13 @@ impl Proxy {
         }
         let body = RequestBody::new(body, pool.settings.retry.body_limit);
         let request = attempts::Request { view, client, parts, target, pool: route.pool };
-        let attempt = self.attempt(&request, &mut visit, body, journal);
-        let served = match pool.settings.timeouts.request {
-            None => attempt.await,
-            Some(limit) => tokio::time::timeout(limit, attempt).await.unwrap_or(Err(ProxyError::RequestTimeout)),
+        let served = {
+            // Pinned where it is made: it is large, and would be moved for each way to wait for it.
+            let attempt = pin!(self.attempt(&request, &mut visit, body, journal));
+            match pool.settings.timeouts.request {
+                None => attempt.await,
+                Some(limit) => tokio::time::timeout(limit, attempt).await.unwrap_or(Err(ProxyError::RequestTimeout)),
+            }
         };
         match served {
             Ok(served) => Ok((visit, served)),
