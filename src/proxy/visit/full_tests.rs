@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Arrival, Crowd, Destination, Next, Visit, pin_owner};
 use crate::config::Config;
-use crate::pool::{AdminState, Evidence, Failure, Registry, Thresholds};
+use crate::pool::{AdminState, Evidence, Failure, Registry, Spread, Thresholds};
 use crate::proxy::affinity::KeyRing;
 use crate::proxy::balance::{Balancer, Tried};
 use crate::proxy::snapshot::{Lasting, Pool, Snapshot};
@@ -196,7 +196,7 @@ fn new_clients_go_where_there_is_room_and_wait_for_any_of_the_best_when_there_is
         // One that is draining is not there to take what is too much for the others.
         site.pool().members[2].backend.set_admin_state(AdminState::Draining, None, site.now);
         assert_eq!(site.decisions(&[]), (Next::QueueForAny(placement), Next::Full), "{affinity}");
-        let candidates = Balancer::candidates(&site.pool().members, &Tried::default(), is_pinned);
+        let candidates = Balancer::candidates(&site.pool().members, &Tried::default(), is_pinned, Spread::FIRST_TIER);
         assert_eq!(candidates, [0, 1]);
     }
 }
