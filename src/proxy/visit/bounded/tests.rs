@@ -300,3 +300,28 @@ async fn a_released_key_is_a_new_one() {
     let after: BTreeSet<String> = replica.places(0..60).await.into_values().collect();
     assert!(after.contains("c"));
 }
+
+/// A later tier counted as if it were in service: the first was full at five eighths of what it had, and the rest went to
+/// the backends that were to stand by.
+#[tokio::test]
+async fn a_later_tier_has_no_part_in_the_bound_and_no_key_while_an_earlier_one_serves() {
+    for balance in HASHES {
+        let mut replica = Replica::new(balance, "1.25", &[("a", 1), ("b", 1)]);
+        let text = "listeners: [127.0.0.1:0]\npools: { shop: { balance: BALANCE, affinity: { hash: { keys: [{ header: X-User }], \
+                    bounded_load: 1.25 } }, backends: [{ name: a, address: 127.0.0.1:1 }, { name: b, address: 127.0.0.1:2 }, \
+                    { name: c, address: 127.0.0.1:3, tier: 1 }, { name: d, address: 127.0.0.1:4, tier: 1 }] } }"
+            .replace("BALANCE", balance);
+        let config = Config::parse("test.yaml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+        replica.snapshot =
+            Snapshot::new(&config, &KeyRing::parse(OLD).expect("a ring"), &replica.lasting, 1, Instant::now());
+        replica.heal_all();
+        let served = |places: &BTreeMap<u32, String>| places.values().cloned().collect::<BTreeSet<_>>();
+        let first = replica.places(0..400).await;
+        assert_eq!(served(&first), ["a", "b"].map(str::to_owned).into(), "{balance}");
+        for name in ["a", "b"] {
+            replica.observe(name, Evidence::ProbeFailed(Failure::Silent));
+        }
+        let second = replica.places(400..800).await;
+        assert_eq!(served(&second), ["c", "d"].map(str::to_owned).into(), "{balance}");
+    }
+}
