@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{Arrival, Crowd, Destination, Next, Visit, pin_owner};
 use crate::config::Config;
+use crate::pool::outliers::{Cause, Out, Stage};
 use crate::pool::{AdminState, Evidence, Failure, Registry, Spread, Thresholds};
 use crate::proxy::affinity::KeyRing;
 use crate::proxy::balance::{Balancer, Tried};
@@ -208,4 +209,22 @@ fn nobody_overtakes_those_who_wait_for_any() {
     assert_eq!(site.next(&Tried::default(), &Crowd::default()).1, Next::QueueForAny(Placement::New));
     drop(waits);
     assert!(place(site.next(&Tried::default(), &Crowd::default()).1).is_some());
+}
+
+/// Only new clients were let through. Where sessions are external nobody goes to a home that is suspect, so a backend that
+/// was put out in a pool of keys stayed out for ever.
+#[test]
+fn where_all_requests_have_a_key_one_of_them_is_let_through_to_its_home_on_probation() {
+    let site = Site::without_client("sessions: external, affinity: { hash: { keys: [{ cookie: none }] } }");
+    let next = || place(site.next(&Tried::default(), &Crowd::default()).1).expect("there are others");
+    let (home, placement) = next();
+    assert_eq!(placement, Placement::Kept);
+    let backend = &site.pool().members[home].backend;
+    backend.set_out(Some(Out { cause: Cause::Errors, since: site.now, stage: Stage::Probation }), site.now);
+    assert_ne!(next().0, home);
+    assert!(site.pool().trial.offer(backend.serial()));
+    let onlooker = site.next(&Tried::default(), &Crowd::onlooker()).1;
+    assert_ne!(place(onlooker).expect("there are others").0, home);
+    assert_eq!(next(), (home, Placement::Kept));
+    assert_ne!(next().0, home, "one only");
 }

@@ -58,6 +58,10 @@ impl Visit {
         let home = pin.home as usize;
         let away = Away { home: Some(home), pin_id: pin.id, detour: pin.detour };
         match self.course(pin, pool, tried, has_waited, now) {
+            // Where all requests have a key there are no new clients of whom one could be let through.
+            Course::Detour(DetourReason::Suspect) if self.is_let_through(pool, home, (tried, crowd)) => {
+                Next::Go(self.kept(pin, pool))
+            }
             Course::Home if crowd.found(home, &pool.members[home]) => {
                 self.next_of_busy_home(home, pool, away, (tried, crowd), now)
             }
@@ -81,6 +85,17 @@ impl Visit {
                 next => next,
             },
         }
+    }
+
+    /// Whether this is the one request by a key that is let through to its home, which is on probation.
+    fn is_let_through(&self, pool: &Pool, home: usize, (tried, crowd): (&Tried, &Crowd)) -> bool {
+        let backend = &pool.members[home].backend;
+        self.carrier.is_by_key()
+            && tried.is_empty()
+            && !crowd.is_onlooker()
+            && !backend.room().is_full()
+            && backend.standing().is_available_for_new()
+            && pool.trial.take_at(backend.serial())
     }
 
     /// The home would serve its client, but is full: the client waits there, or takes a detour to where there is room. Its
