@@ -173,14 +173,14 @@ impl Proxy {
             };
             let unsent = rewound(body_again);
             let is_left = retries < retry.attempts && is_repeatable;
+            let is_last = !is_left || tried.len() + 1 >= pool.members.len() || !unsent.can_be_sent_again();
+            let limit = pool.settings.timeouts.attempt.filter(|_| !is_last);
             let outcome = match self.hedge_after(request, &destination, &unsent).filter(|_| retries == 0) {
                 Some(after) => {
                     let first = (destination, unsent, slot);
-                    self.try_two(request, visit, first, after, &mut tried, journal).await
+                    self.try_two(request, visit, first, (after, limit), &mut tried, journal).await
                 }
                 None => {
-                    let is_last = !is_left || tried.len() + 1 >= pool.members.len() || !unsent.can_be_sent_again();
-                    let limit = pool.settings.timeouts.attempt.filter(|_| !is_last);
                     let deadline = &request.client.deadline;
                     self.try_one(request, visit, (destination, unsent, slot), deadline, limit).await
                 }

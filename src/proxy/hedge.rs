@@ -40,18 +40,18 @@ impl Proxy {
     }
 
     /// Asks one backend, and another one, too, when no reply has begun `after` that time. A failure of one is left to the
-    /// other; only when both fail, this fails, with the later one.
+    /// other; only when both fail, this fails, with the later one. Each is given up after `limit` when another may follow.
     pub(super) async fn try_two(
         &self,
         request: &Request<'_>,
         visit: &Visit,
         (first, body, slot): (Destination, RequestBody, Slot),
-        after: Duration,
+        (after, limit): (Duration, Option<Duration>),
         tried: &mut Tried,
         journal: &mut Journal,
     ) -> Result<Won, Failed> {
         let begun_at = Instant::now();
-        let mut one = pin!(self.try_one(request, visit, (first, body, slot), &request.client.deadline, None));
+        let mut one = pin!(self.try_one(request, visit, (first, body, slot), &request.client.deadline, limit));
         if let Ok(outcome) = timeout(after, &mut one).await {
             return outcome;
         }
@@ -62,7 +62,8 @@ impl Proxy {
         request.view.pool(request.pool).counters.shard(self.worker).retried(RetryReason::Hedge);
         journal.attempts += 1;
         let deadline = self.clock.place();
-        let mut two = pin!(self.try_one(request, visit, (second, RequestBody::empty(), slot), &deadline, None));
+        let limit = limit.filter(|_| tried.len() + 2 < request.view.pool(request.pool).members.len());
+        let mut two = pin!(self.try_one(request, visit, (second, RequestBody::empty(), slot), &deadline, limit));
         let (failed, other) = tokio::select! {
             outcome = &mut one => match outcome {
                 Ok(won) => return Ok(won),

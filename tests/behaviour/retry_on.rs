@@ -218,3 +218,17 @@ async fn a_slow_reply_is_overtaken_by_a_second_backend() {
     home.go_on();
     assert_eq!(request.await.unwrap().status, 200);
 }
+
+/// With a second backend in view, an attempt had all the time of the whole request.
+#[tokio::test]
+async fn an_attempt_that_takes_too_long_is_given_up_though_a_second_backend_is_to_be_asked_later() {
+    let (home, _other, stickpin, mut client) = opened(&[
+        "sessions: external",
+        "timeouts: { attempt: 200ms, first_byte: 60s }",
+        "retry: { hedge_after: 5s, backoff: 1ms }",
+    ])
+    .await;
+    home.will([Mood::Waits]);
+    assert_eq!(send(&mut client, &Method::GET, "").await.served_by(), "other");
+    assert_eq!((retried(&stickpin, "attempt_timeout").await, retried(&stickpin, "hedge").await), (1.0, 0.0));
+}
