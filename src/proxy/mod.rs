@@ -245,7 +245,8 @@ impl Proxy {
     fn view(&self) -> Rc<View> {
         let generation = self.published.generation();
         if generation != self.generation.get() {
-            *self.current.borrow_mut() = Rc::new(View::new(self.published.load(), self.worker));
+            let next = Rc::new(self.current.borrow().next(self.published.load(), self.worker));
+            *self.current.borrow_mut() = next;
             self.generation.set(generation);
         }
         Rc::clone(&self.current.borrow())
