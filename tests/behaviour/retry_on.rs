@@ -95,6 +95,22 @@ async fn whoever_has_its_session_in_one_place_is_asked_for_there_again() {
     assert_placed(&stickpin, "detour", "", 0).await;
 }
 
+/// A reply that was to be bettered sent it to a third backend, which knew nothing of what it had done at the second.
+#[tokio::test]
+async fn whoever_is_on_a_long_detour_is_asked_for_there_again() {
+    let backends = [Moody::start("home").await, Moody::start("red").await, Moody::start("green").await];
+    let stickpin = Shop::of(backends.iter().map(Moody::yaml)).pool(RETRY_ALL).open().await;
+    let mut client = client_at(&stickpin, "home").await;
+    stickpin.admin().set_state("shop", "home", "disabled").await;
+    let detour = send(&mut client, &Method::GET, "").await.served_by();
+    let heir = &backends[if detour == "red" { 1 } else { 2 }];
+    heir.will([Mood::Status(503)]);
+    assert_eq!(send(&mut client, &Method::GET, "").await.served_by(), detour);
+    heir.will([Mood::Status(503), Mood::Status(502), Mood::Status(504)]);
+    assert_eq!(send(&mut client, &Method::GET, "").await.status, 504);
+    assert_eq!(send(&mut client, &Method::GET, "").await.served_by(), detour);
+}
+
 #[tokio::test]
 async fn the_last_reply_is_passed_on_when_nobody_has_a_better_one() {
     let (home, other, stickpin, mut client) = opened(&["sessions: external", RETRY_ALL]).await;
