@@ -13,6 +13,7 @@ use super::attempts::{Request, Won};
 use super::balance::Tried;
 use super::forward::{AttemptError, RequestBody, is_idempotent};
 use super::outgoing::wanted_upgrade;
+use super::stopwatch::Stopwatch;
 use super::view::Slot;
 use super::visit::{Crowd, Destination, Next, Visit};
 use super::{Journal, Proxy};
@@ -77,6 +78,8 @@ impl Proxy {
                     if let Some(times) = &request.view.local(request.pool).reply_times {
                         times.borrow_mut().note(begun_at.elapsed());
                     }
+                    let pool = request.view.pool(request.pool);
+                    Stopwatch::overtaken(pool, &pool.members[first.member], begun_at.elapsed());
                     return Ok(won);
                 }
                 Err(failed) => (failed, one.await),

@@ -248,3 +248,21 @@ async fn an_attempt_that_takes_too_long_is_given_up_though_a_second_backend_is_t
     assert_eq!(send(&mut client, &Method::GET, "").await.served_by(), "other");
     assert_eq!((retried(&stickpin, "attempt_timeout").await, retried(&stickpin, "hedge").await), (1.0, 0.0));
 }
+
+/// Nothing was known of how long a backend takes that was always overtaken, so it was taken for a fast one.
+#[tokio::test]
+async fn whoever_is_always_overtaken_is_known_to_be_slow() {
+    let (slow, fast) = (Moody::start("slow").await, Moody::start("fast").await);
+    let shop = Shop::of([slow.yaml(), fast.yaml()]).workers(1);
+    let shop = ["affinity: off", "sessions: external", "balance: peak_ewma", "retry: { hedge_after: 100ms }"]
+        .into_iter()
+        .fold(shop, Shop::pool);
+    let stickpin = shop.open().await;
+    slow.will(vec![Mood::Waits; 40]);
+    let mut client = stickpin.client();
+    for _ in 0..40 {
+        assert_eq!(send(&mut client, &Method::GET, "").await.served_by(), "fast");
+    }
+    let asked = slow.asked().len();
+    assert!(asked <= 8, "the slow one was asked {asked} times");
+}
