@@ -140,7 +140,8 @@ impl Proxy {
             visit.ask_others(pool, unknown, pin_owner(client.origin.client(&parts.headers))).await;
         }
         if visit.needs_home() {
-            visit.take_home(pool, || pin_owner(client.origin.client(&parts.headers))).await;
+            let owner = || pin_owner(client.origin.client(&parts.headers));
+            visit.take_home(pool, owner, journal.started()).await;
         }
         journal.verdict = visit.verdict();
         if visit.lacks_key() {

@@ -93,7 +93,7 @@ pub async fn explain(pool: &Pool, question: &Question, now: Instant, wall_second
         (visit, unknown)
     };
     visit.ask_others(pool, unknown, pin_owner(question.client)).await;
-    visit.look_for_home(pool, pin_owner(question.client)).await;
+    visit.look_for_home(pool, pin_owner(question.client), now).await;
     visit.explain(pool, now)
 }
 
