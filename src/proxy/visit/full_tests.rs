@@ -228,3 +228,16 @@ fn where_all_requests_have_a_key_one_of_them_is_let_through_to_its_home_on_proba
     assert_eq!(next(), (home, Placement::Kept));
     assert_ne!(next().0, home, "one only");
 }
+
+/// A request that is under way when a reload sets the first bounds is of the generation before, which has none. It was sent
+/// to a full backend again and again, and its worker did nothing else.
+#[test]
+fn bounds_that_came_with_a_later_generation_make_one_wait_too() {
+    for (affinity, placement) in [("affinity: { cookie: {} }", Placement::New), ("affinity: off", Placement::Unpinned)]
+    {
+        let mut site = Site::without_client(affinity);
+        site.snapshot.pools[0].is_bounded = false;
+        (0..3).for_each(|member| site.fill(member));
+        assert_eq!(site.decisions(&[]), (Next::QueueForAny(placement), Next::Full), "{affinity}");
+    }
+}

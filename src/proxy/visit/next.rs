@@ -468,9 +468,10 @@ fn is_last_hope(pool: &Pool, home: usize, tried: &Tried) -> bool {
 }
 
 /// Whether a request that any backend may serve has to wait, when this is whom the balancer picks: it prefers those with
-/// room, so all are full; or others came before. One look where the pool has no bounds.
+/// room, so all are full; or others came before. Cheap where there are no bounds; the backend's own is looked at whatever
+/// this generation says, since a later one may have set it.
 fn must_queue(pool: &Pool, member: usize) -> bool {
-    pool.is_bounded && (!pool.line.line.is_empty() || pool.members[member].backend.room().is_full())
+    pool.members[member].backend.room().is_full() || (pool.is_bounded && !pool.line.line.is_empty())
 }
 
 fn queue_at(member: usize, crowd: &Crowd) -> Next {
