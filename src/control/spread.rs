@@ -17,7 +17,12 @@ pub(super) async fn follow(published: Arc<Published>, registry: Arc<Registry>) {
         registry.changed().await;
         for pool in &published.load().pools {
             if pool.state.take_change() {
+                let before = pool.state.spread();
                 pool.state.follow(&pool.members, pool.settings.panic_below.fraction());
+                if pool.state.spread() != before {
+                    // Whoever waits has looked when the backend changed, which was before this.
+                    pool.line.changed.notify_waiters();
+                }
             }
         }
         sleep(PAUSE).await;

@@ -5,6 +5,7 @@
 //! queues; how long it waits for a home that is away is another matter, and another setting. Whoever goes away leaves
 //! the queue, and passes on the turn that has just come, by dropping this.
 
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::attempts::Request;
@@ -103,9 +104,11 @@ impl Admission {
         let backend = &pool.members[member].backend;
         let Self { crowd, waiting } = self;
         let waiting = Waiting::begin(waiting, pool);
-        let (deadline, changed) = (waiting.deadline, backend.changed());
-        if !backend.standing().is_available_for_pinned() {
-            return;
+        let (deadline, changed, pool_changed) = (waiting.deadline, backend.changed(), pool.line.changed.notified());
+        // In panic it may be wanted though it is unhealthy.
+        let is_in_panic = pool.state.spread().is_panicking();
+        if !is_in_panic && !backend.standing().is_available_for_pinned() {
+            return waiting.decide_anew(crowd).await;
         }
         let Some(place) =
             waiting.place_in(Queue::At(member), || backend.room().line().join(pool.settings.queue.length, None))
@@ -126,6 +129,8 @@ impl Admission {
                 }
             }
             () = changed => {}
+            // Somebody better may have come.
+            () = pool_changed, if is_in_panic => {}
             () = sleep_until(deadline) => waiting.give_up(crowd, RefuseReason::QueueTimeout),
         }
     }
@@ -143,10 +148,10 @@ impl Admission {
         let waiting = Waiting::begin(waiting, pool);
         loop {
             let (deadline, changed) = (waiting.deadline, pool.line.changed.notified());
-            let candidates = Balancer::candidates(&pool.members, tried, placement == Placement::New);
+            let is_home = placement == Placement::New;
+            let candidates = Balancer::candidates(&pool.members, tried, is_home, pool.state.spread());
             if candidates.is_empty() {
-                waiting.place = None;
-                return;
+                return waiting.decide_anew(crowd).await;
             }
             let serials = || {
                 let mut serials: Vec<u32> =
@@ -212,6 +217,16 @@ impl Waiting {
             self.place = join().map(|place| (queue, place));
         }
         self.place.as_mut().map(|(_, place)| place)
+    }
+
+    /// There is nothing to wait for, as it seems now; what was decided before was decided on something else. Lets others of
+    /// this worker go on first, who may have to change what they see, and ends at the deadline like every wait.
+    async fn decide_anew(&mut self, crowd: &mut Crowd) {
+        self.place = None;
+        if Instant::now() >= self.deadline {
+            self.give_up(crowd, RefuseReason::QueueTimeout);
+        }
+        yield_now().await;
     }
 
     fn give_up(&mut self, crowd: &mut Crowd, why: RefuseReason) {

@@ -173,15 +173,15 @@ impl Proxy {
             };
             let unsent = rewound(body_again);
             let is_left = retries < retry.attempts && is_repeatable;
+            let is_last = !is_left || tried.len() + 1 >= pool.members.len() || !unsent.can_be_sent_again();
+            let limit = pool.settings.timeouts.attempt.filter(|_| !is_last);
             let outcome = match self.hedge_after(request, &destination, &unsent).filter(|_| retries == 0) {
                 Some(after) => {
                     let first = (destination, unsent, slot);
                     // Boxed, as all that is rare here: what an ordinary request does not need, it does not carry about.
-                    Box::pin(self.try_two(request, visit, first, after, &mut tried, journal)).await
+                    Box::pin(self.try_two(request, visit, first, (after, limit), &mut tried, journal)).await
                 }
                 None => {
-                    let is_last = !is_left || tried.len() + 1 >= pool.members.len() || !unsent.can_be_sent_again();
-                    let limit = pool.settings.timeouts.attempt.filter(|_| !is_last);
                     let deadline = &request.client.deadline;
                     self.try_one(request, visit, (destination, unsent, slot), deadline, limit).await
                 }
@@ -190,12 +190,13 @@ impl Proxy {
                 Ok(won) => {
                     self.count_connection(request, &won);
                     let reason = retry::after_reply(retry.retry_on, won.begun.head.status, is_left);
-                    let Some(reason) = reason.filter(|_| may_be_bettered(pool, &won) && local.spend_retry()) else {
+                    let Some(reason) = reason.filter(|_| may_be_bettered(pool, visit, &won) && local.spend_retry())
+                    else {
                         return Ok(Some(self.accept(request, visit, won, &mut passage, journal)));
                     };
                     pool.counters.shard(self.worker).retried(reason);
                     retries += 1;
-                    if has_its_home(pool, &won) {
+                    if visit.has_session_only_at(pool, &won.destination) {
                         // Nobody else knows the session: it is asked once more, and its place there is free for that.
                         body = Some(won.begun.exchange.into_body());
                     } else {
@@ -398,15 +399,11 @@ impl Proxy {
 }
 
 /// Whether another attempt may bring a better reply than this one.
-fn may_be_bettered(pool: &Pool, won: &Won) -> bool {
-    // A home that says when to come back is not asked at once.
-    let is_asked_later = has_its_home(pool, won) && retry::says_later(&won.begun.head.headers);
+fn may_be_bettered(pool: &Pool, visit: &Visit, won: &Won) -> bool {
+    // The only one who could do better, and says when to come back, is not asked at once.
+    let is_asked_later =
+        visit.has_session_only_at(pool, &won.destination) && retry::says_later(&won.begun.head.headers);
     !is_asked_later && won.begun.exchange.can_be_sent_again()
-}
-
-/// Whether the reply is of the only backend that knows the client's session.
-fn has_its_home(pool: &Pool, won: &Won) -> bool {
-    pool.settings.sessions == Sessions::Local && won.destination.placement == Placement::Kept
 }
 
 /// The body from its first byte.

@@ -13,6 +13,7 @@ use super::attempts::{Request, Won};
 use super::balance::Tried;
 use super::forward::{AttemptError, RequestBody, is_idempotent};
 use super::outgoing::wanted_upgrade;
+use super::stopwatch::Stopwatch;
 use super::view::Slot;
 use super::visit::{Crowd, Destination, Next, Visit};
 use super::{Journal, Proxy};
@@ -40,18 +41,18 @@ impl Proxy {
     }
 
     /// Asks one backend, and another one, too, when no reply has begun `after` that time. A failure of one is left to the
-    /// other; only when both fail, this fails, with the later one.
+    /// other; only when both fail, this fails, with the later one. Each is given up after `limit` when another may follow.
     pub(super) async fn try_two(
         &self,
         request: &Request<'_>,
         visit: &Visit,
         (first, body, slot): (Destination, RequestBody, Slot),
-        after: Duration,
+        (after, limit): (Duration, Option<Duration>),
         tried: &mut Tried,
         journal: &mut Journal,
     ) -> Result<Won, Failed> {
         let begun_at = Instant::now();
-        let mut one = pin!(self.try_one(request, visit, (first, body, slot), &request.client.deadline, None));
+        let mut one = pin!(self.try_one(request, visit, (first, body, slot), &request.client.deadline, limit));
         if let Ok(outcome) = timeout(after, &mut one).await {
             return outcome;
         }
@@ -62,7 +63,8 @@ impl Proxy {
         request.view.pool(request.pool).counters.shard(self.worker).retried(RetryReason::Hedge);
         journal.attempts += 1;
         let deadline = self.clock.place();
-        let mut two = pin!(self.try_one(request, visit, (second, RequestBody::empty(), slot), &deadline, None));
+        let limit = limit.filter(|_| tried.len() + 2 < request.view.pool(request.pool).members.len());
+        let mut two = pin!(self.try_one(request, visit, (second, RequestBody::empty(), slot), &deadline, limit));
         let (failed, other) = tokio::select! {
             outcome = &mut one => match outcome {
                 Ok(won) => return Ok(won),
@@ -76,6 +78,8 @@ impl Proxy {
                     if let Some(times) = &request.view.local(request.pool).reply_times {
                         times.borrow_mut().note(begun_at.elapsed());
                     }
+                    let pool = request.view.pool(request.pool);
+                    Stopwatch::overtaken(pool, &pool.members[first.member], begun_at.elapsed());
                     return Ok(won);
                 }
                 Err(failed) => (failed, one.await),

@@ -142,7 +142,8 @@ impl Proxy {
             Box::pin(visit.ask_others(pool, unknown, pin_owner(client.origin.client(&parts.headers)))).await;
         }
         if visit.needs_home() {
-            Box::pin(visit.take_home(pool, || pin_owner(client.origin.client(&parts.headers)))).await;
+            let owner = || pin_owner(client.origin.client(&parts.headers));
+            Box::pin(visit.take_home(pool, owner, journal.started())).await;
         }
         journal.verdict = visit.verdict();
         if visit.lacks_key() {
@@ -250,7 +251,8 @@ impl Proxy {
     fn view(&self) -> Rc<View> {
         let generation = self.published.generation();
         if generation != self.generation.get() {
-            *self.current.borrow_mut() = Rc::new(View::new(self.published.load(), self.worker));
+            let next = Rc::new(self.current.borrow().next(self.published.load(), self.worker));
+            *self.current.borrow_mut() = next;
             self.generation.set(generation);
         }
         Rc::clone(&self.current.borrow())

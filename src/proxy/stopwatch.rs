@@ -1,6 +1,7 @@
 //! How long an attempt took, for the pools that balance by it.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::Instant;
@@ -36,6 +37,14 @@ impl Stopwatch {
     pub(super) fn replied(self, pool: &Pool, member: &Member, status: StatusCode) {
         let has_failed = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
         self.stop(pool, member, has_failed);
+    }
+
+    /// Another attempt was faster, and nobody waits for this one any more: it would have taken at least so long. Else
+    /// whoever is always overtaken would never be known to be slow.
+    pub(super) fn overtaken(pool: &Pool, member: &Member, took: Duration) {
+        if pool.settings.balance == Balance::PeakEwma {
+            member.backend.note_latency(took, Outcome::Replied, Instant::now());
+        }
     }
 
     /// The attempt has failed. What is not the backend's doing does not count.

@@ -1,6 +1,7 @@
 //! One generation as one worker sees it: the shared snapshot, and what the worker keeps for itself beside it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,20 +35,49 @@ pub struct Local {
     /// Draws the ids of new pins.
     pub new_ids: RefCell<NewIds>,
     /// How long replies take to begin; only where that decides when a second backend is asked.
-    pub reply_times: Option<RefCell<ReplyTimes>>,
-    budget: Cell<f64>,
+    pub reply_times: Option<Rc<RefCell<ReplyTimes>>>,
+    /// As the reply times, it is the one of the generation before, if the pool was there: generations may follow one another
+    /// as fast as agents change their weights.
+    budget: Rc<Cell<f64>>,
     share: f64,
 }
 
 impl View {
-    /// Begins a generation.
+    /// Begins the first generation.
     pub fn new(snapshot: Arc<Snapshot>, worker: usize) -> Self {
-        let local = |pool: &Pool| Local {
-            balancer: RefCell::new(Balancer::new(pool.settings.balance, &pool.members, worker)),
-            new_ids: RefCell::default(),
-            reply_times: pool.settings.retry.hedge_after.map(|after| RefCell::new(ReplyTimes::new(after))),
-            budget: Cell::new(BUDGET_FLOOR),
-            share: pool.settings.retry.budget.fraction(),
+        Self::begin(snapshot, worker, |_| None)
+    }
+
+    /// Begins the next one, which goes on with what this one has learned.
+    pub fn next(&self, snapshot: Arc<Snapshot>, worker: usize) -> Self {
+        let pools: HashMap<_, _> = self
+            .snapshot
+            .pools
+            .iter()
+            .zip(&self.locals)
+            .map(|(pool, local)| (&*pool.settings.name, (pool, local)))
+            .collect();
+        Self::begin(snapshot, worker, |pool| pools.get(&*pool.settings.name).copied())
+    }
+
+    fn begin<'a>(
+        snapshot: Arc<Snapshot>,
+        worker: usize,
+        before: impl Fn(&Pool) -> Option<(&'a Pool, &'a Local)>,
+    ) -> Self {
+        let local = |pool: &Pool| {
+            let hedge_after = pool.settings.retry.hedge_after;
+            let before = before(pool);
+            let times_before = before.filter(|(before, _)| before.settings.retry.hedge_after == hedge_after);
+            Local {
+                balancer: RefCell::new(Balancer::new(pool.settings.balance, &pool.members, worker)),
+                new_ids: RefCell::default(),
+                reply_times: times_before
+                    .and_then(|(_, local)| local.reply_times.clone())
+                    .or_else(|| hedge_after.map(|after| Rc::new(RefCell::new(ReplyTimes::new(after))))),
+                budget: before.map_or_else(|| Rc::new(Cell::new(BUDGET_FLOOR)), |(_, local)| Rc::clone(&local.budget)),
+                share: pool.settings.retry.budget.fraction(),
+            }
         };
         let locals = snapshot.pools.iter().map(local).collect();
         Self { snapshot, locals }
@@ -115,5 +145,40 @@ impl Drop for Slot {
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Slot").field(self.member().backend.id()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::pool::Registry;
+    use crate::proxy::affinity::KeyRing;
+    use crate::proxy::snapshot::Lasting;
+
+    /// Each generation began with a full budget and no times: where agents change weights every second, retries had no
+    /// bound, and nobody ever was slower than others.
+    #[test]
+    fn the_next_generation_goes_on_with_the_budget_and_the_times_of_this_one() {
+        let lasting = Lasting::for_tests(&Arc::new(Registry::new(1)));
+        let snapshot = |pool: &str| {
+            let text = format!(
+                "listeners: [127.0.0.1:0]\npools: {{ {pool}: {{ sessions: external, retry: {{ hedge_after: p95, budget: 0% }}, \
+                 backends: [127.0.0.1:1] }} }}"
+            );
+            let config = Config::parse("test.yaml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+            let keys = KeyRing::parse("000102030405060708090a0b0c0d0e0f").expect("a ring");
+            Arc::new(Snapshot::new(&config, &keys, &lasting, 1, Instant::now()))
+        };
+        let first = View::new(snapshot("shop"), 0);
+        while first.local(0).spend_retry() {}
+        let times = |view: &View| view.local(0).reply_times.clone().expect("it hedges");
+        let second = first.next(snapshot("shop"), 0);
+        assert!(!second.local(0).spend_retry());
+        assert!(Rc::ptr_eq(&times(&first), &times(&second)));
+        let other = second.next(snapshot("blog"), 0);
+        assert!(other.local(0).spend_retry() && !Rc::ptr_eq(&times(&first), &times(&other)));
     }
 }

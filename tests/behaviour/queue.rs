@@ -367,3 +367,61 @@ async fn explain_says_that_a_request_would_wait() {
     answered(occupies).await;
     answered(also_occupies).await;
 }
+
+/// Both had the worker turn in circles, for ever and with all its other clients: the queue was for those only who are
+/// available, and whoever looked for a place in it was sent there again.
+#[tokio::test]
+async fn whoever_finds_everybody_full_in_panic_waits_too() {
+    for affinity in ["{ cookie: {} }", "off"] {
+        let (red, green) = two().await;
+        let shop = shop_of(&red, &green).workers(1).pool(&format!("affinity: {affinity}"));
+        let shop = shop.pool("queue: { length: 3, timeout: 20s }");
+        let stickpin = shop.open().await;
+        let mut occupied = Vec::new();
+        let mut pinned = None;
+        if affinity == "off" {
+            for backend in [&red, &green] {
+                backend.hold();
+            }
+            for n in 0..2 {
+                occupied.push(ask(stickpin.client(), &format!("/occupies/{n}")));
+            }
+        } else {
+            let at_green = client_at(&stickpin, "green").await;
+            let (client, occupies) = client_of_full(&stickpin, &red).await;
+            green.hold();
+            occupied.extend([occupies, ask(at_green, "/occupies")]);
+            pinned = Some(client);
+        }
+        red.until_in_flight(1).await;
+        green.until_in_flight(1).await;
+        // Every backend answers its probe, and none as expected.
+        shop.probed("{ http: { path: /health, expected_status: 204, interval: 100ms, suspect_interval: 50ms } }")
+            .write_to(&stickpin);
+        let mut admin = stickpin.admin();
+        assert_eq!(admin.reload().await.status, 200);
+        for name in ["red", "green"] {
+            admin.until_health("shop", name, "unhealthy").await;
+        }
+        until("it panics", async || {
+            let view = admin.get("/api/v1/pools/shop").await.json();
+            if view["panicking"] == true { Ok(()) } else { Err(view) }
+        })
+        .await;
+        let mut waiting = Vec::new();
+        if let Some(client) = pinned {
+            waiting.push(ask(client, "/home"));
+            until_queued(&stickpin, "red", 1).await;
+        }
+        for n in 0..2 {
+            waiting.push(ask(stickpin.client(), &format!("/new/{n}")));
+            until_queued_for_any(&stickpin, n + 1).await;
+        }
+        red.open();
+        green.open();
+        for under_way in occupied.into_iter().chain(waiting) {
+            answered(under_way).await;
+        }
+        assert_at_rest(&stickpin, &[&red, &green]).await;
+    }
+}

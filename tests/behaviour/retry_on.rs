@@ -95,6 +95,22 @@ async fn whoever_has_its_session_in_one_place_is_asked_for_there_again() {
     assert_placed(&stickpin, "detour", "", 0).await;
 }
 
+/// A reply that was to be bettered sent it to a third backend, which knew nothing of what it had done at the second.
+#[tokio::test]
+async fn whoever_is_on_a_long_detour_is_asked_for_there_again() {
+    let backends = [Moody::start("home").await, Moody::start("red").await, Moody::start("green").await];
+    let stickpin = Shop::of(backends.iter().map(Moody::yaml)).pool(RETRY_ALL).open().await;
+    let mut client = client_at(&stickpin, "home").await;
+    stickpin.admin().set_state("shop", "home", "disabled").await;
+    let detour = send(&mut client, &Method::GET, "").await.served_by();
+    let heir = &backends[if detour == "red" { 1 } else { 2 }];
+    heir.will([Mood::Status(503)]);
+    assert_eq!(send(&mut client, &Method::GET, "").await.served_by(), detour);
+    heir.will([Mood::Status(503), Mood::Status(502), Mood::Status(504)]);
+    assert_eq!(send(&mut client, &Method::GET, "").await.status, 504);
+    assert_eq!(send(&mut client, &Method::GET, "").await.served_by(), detour);
+}
+
 #[tokio::test]
 async fn the_last_reply_is_passed_on_when_nobody_has_a_better_one() {
     let (home, other, stickpin, mut client) = opened(&["sessions: external", RETRY_ALL]).await;
@@ -217,4 +233,36 @@ async fn a_slow_reply_is_overtaken_by_a_second_backend() {
     assert_eq!(other.asked().len(), 0);
     home.go_on();
     assert_eq!(request.await.unwrap().status, 200);
+}
+
+/// With a second backend in view, an attempt had all the time of the whole request.
+#[tokio::test]
+async fn an_attempt_that_takes_too_long_is_given_up_though_a_second_backend_is_to_be_asked_later() {
+    let (home, _other, stickpin, mut client) = opened(&[
+        "sessions: external",
+        "timeouts: { attempt: 200ms, first_byte: 60s }",
+        "retry: { hedge_after: 5s, backoff: 1ms }",
+    ])
+    .await;
+    home.will([Mood::Waits]);
+    assert_eq!(send(&mut client, &Method::GET, "").await.served_by(), "other");
+    assert_eq!((retried(&stickpin, "attempt_timeout").await, retried(&stickpin, "hedge").await), (1.0, 0.0));
+}
+
+/// Nothing was known of how long a backend takes that was always overtaken, so it was taken for a fast one.
+#[tokio::test]
+async fn whoever_is_always_overtaken_is_known_to_be_slow() {
+    let (slow, fast) = (Moody::start("slow").await, Moody::start("fast").await);
+    let shop = Shop::of([slow.yaml(), fast.yaml()]).workers(1);
+    let shop = ["affinity: off", "sessions: external", "balance: peak_ewma", "retry: { hedge_after: 100ms }"]
+        .into_iter()
+        .fold(shop, Shop::pool);
+    let stickpin = shop.open().await;
+    slow.will(vec![Mood::Waits; 40]);
+    let mut client = stickpin.client();
+    for _ in 0..40 {
+        assert_eq!(send(&mut client, &Method::GET, "").await.served_by(), "fast");
+    }
+    let asked = slow.asked().len();
+    assert!(asked <= 8, "the slow one was asked {asked} times");
 }

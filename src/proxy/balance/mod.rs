@@ -147,6 +147,11 @@ impl Balancer {
             .or_else(|| self.pick_among(&everybody(excluded), rng, now))
             .or_else(|| self.pick_among(&everybody(Excluded { warming: None, ..excluded }), rng, now))
             .or_else(|| self.pick_second_best(members, excluded, (rng, now)))
+            // All are full.
+            .or_else(|| {
+                let all = everybody(Excluded { warming: None, ..excluded }.but_busy_ones());
+                self.pick_among(&all, rng, now)
+            })
     }
 
     #[cold]
@@ -166,13 +171,17 @@ impl Balancer {
     }
 
     /// Those among whom a member would be picked if all had room; as a home, without those that have as many clients as
-    /// they may. O(N); for requests that wait.
-    pub fn candidates(members: &[Member], tried: &Tried, is_home: bool) -> Vec<usize> {
+    /// they may. In panic those over whom it spreads, too, unless the request has failed already and somebody lives. O(N);
+    /// for requests that wait.
+    pub fn candidates(members: &[Member], tried: &Tried, is_home: bool, spread: Spread) -> Vec<usize> {
         let excluded = Excluded { tried, are_full_ones: is_home, are_busy_ones: false, warming: None };
-        let best = Suitability::best(members, excluded);
-        best.map_or_else(Vec::new, |best| {
-            Candidates::new(members, excluded, Among::Suited(best)).iter().map(|candidate| candidate.index).collect()
-        })
+        let best = Suitability::best(members, excluded).map(Among::Suited);
+        let ignores_health = spread.is_panicking() && (tried.is_empty() || best.is_none());
+        let everybody = ignores_health.then_some(Among::Everybody(spread));
+        let among: Vec<_> =
+            best.into_iter().chain(everybody).map(|among| Candidates::new(members, excluded, among)).collect();
+        let is_one = |index: &usize| among.iter().any(|candidates| candidates.get(*index).is_some());
+        (0..members.len()).filter(is_one).collect()
     }
 
     fn pick_among(&mut self, candidates: &Candidates<'_>, rng: &mut Rng, now: Instant) -> Option<usize> {
@@ -446,7 +455,7 @@ mod tests {
                     "{balance:?}"
                 );
             }
-            assert_eq!(Balancer::candidates(&members, &tried, true), [0, 1, 2]);
+            assert_eq!(Balancer::candidates(&members, &tried, true, Spread::FIRST_TIER), [0, 1, 2]);
             members[1].backend.end_request();
             assert_eq!(balancer.pick(&members, &tried, &mut rng, Instant::now()), Some(1), "{balance:?}");
         }

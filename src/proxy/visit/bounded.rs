@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod tests;
 
+use tokio::time::Instant;
+
 use super::leave::limits;
 use super::{Carrier, InUse, Visit};
 use crate::pins::{Owner, Record};
@@ -24,9 +26,9 @@ impl Visit {
 
     /// Gives a new key its home, and has everybody agree to it: other requests with the key, and other replicas. Waits for the
     /// store's lookup time-out at most, and only where it is shared. O(N), for new keys only.
-    pub(in crate::proxy) async fn take_home(&mut self, pool: &Pool, owner: impl FnOnce() -> Owner) {
+    pub(in crate::proxy) async fn take_home(&mut self, pool: &Pool, owner: impl FnOnce() -> Owner, now: Instant) {
         let Some((key, hash, bounded)) = self.new_key(pool) else { return };
-        let Some(home) = place_of_new_key(key, hash, bounded.ratio, &pool.members) else {
+        let Some(home) = place_of_new_key(key, hash, bounded.ratio, pool, now) else {
             self.go_without(key, hash, pool);
             return;
         };
@@ -46,12 +48,12 @@ impl Visit {
     }
 
     /// The same for whoever only asks: nothing is kept.
-    pub(super) async fn look_for_home(&mut self, pool: &Pool, owner: Owner) {
+    pub(super) async fn look_for_home(&mut self, pool: &Pool, owner: Owner, now: Instant) {
         let Some((key, hash, bounded)) = self.new_key(pool) else { return };
         let known = &bounded.known;
         let found = known.store.fetch(known.stored_under(key), owner, limits(pool)).await;
         let placed = || {
-            let home = place_of_new_key(key, hash, bounded.ratio, &pool.members)?;
+            let home = place_of_new_key(key, hash, bounded.ratio, pool, now)?;
             Some(record(&self.fresh_pin(pool, home, key, self.now), &pool.members))
         };
         match found.or_else(placed) {
@@ -109,16 +111,20 @@ impl Visit {
 }
 
 /// Where a new key goes: home, else to the next in its own order, among those that take new clients and have room; where
-/// nobody has room, because all weights are 0, as without a bound. `None` when nobody takes new clients.
-fn place_of_new_key(key: u64, hash: &Hash, ratio: f64, members: &[Member]) -> Option<usize> {
-    let bound = Bound::new(ratio, members);
+/// nobody has room, because all weights are 0, as without a bound. Who is warming is passed over by most keys, as by other
+/// new clients. `None` when nobody takes new clients.
+fn place_of_new_key(key: u64, hash: &Hash, ratio: f64, pool: &Pool, now: Instant) -> Option<usize> {
+    let members = &pool.members;
+    let (bound, warming) = (Bound::new(ratio, members), pool.warming(now));
     let takes_new = |member: &Member| member.backend.standing().is_available_for_new();
+    let is_warm = |member: &Member| warming.is_none_or(|warming| warming.admits(&member.backend, key));
     let home = hash.homes.home(key, members).filter(|home| takes_new(&members[*home]));
-    if let Some(home) = home.filter(|home| bound.has_room(&members[*home])) {
+    if let Some(home) = home.filter(|home| bound.has_room(&members[*home]) && is_warm(&members[*home])) {
         return Some(home);
     }
     let is_well = |member: &Member| member.backend.standing().is_first_choice();
-    heir(key, members, home, |_, member| is_well(member) && bound.has_room(member))
+    heir(key, members, home, |_, member| is_well(member) && bound.has_room(member) && is_warm(member))
+        .or_else(|| home.filter(|home| bound.has_room(&members[*home])))
         .or_else(|| heir(key, members, home, |_, member| takes_new(member) && bound.has_room(member)))
         .or(home)
         .or_else(|| heir(key, members, None, |_, member| takes_new(member)))

@@ -131,6 +131,28 @@ fn an_old_detour_does_not_end_the_hold_of_a_home_that_was_back_meanwhile() {
     assert_eq!(again.placement, Placement::Detour(DetourReason::Unreachable), "lost: {:?}", again.session_lost);
 }
 
+/// One request that failed there, and the client stayed with whoever served it instead: a third place.
+#[test]
+fn a_long_detour_stays_where_it_is_though_a_request_fails_there() {
+    let mut site = Site::new("sessions: local");
+    let (first, reply) = site.visit("");
+    site.observe(first.member, Evidence::ProbeFailed(Failure::Silent), 1);
+    site.pass(2);
+    let (detour, reply) = site.visit(&pair(&reply));
+    let cookie = pair(&reply);
+    let mut tried = Tried::default();
+    tried.insert(detour.member);
+    let (other, reply) = site.end(site.go(&cookie, &tried), "", None);
+    assert!(![first.member, detour.member].contains(&other.member));
+    assert!(reply.get(SET_COOKIE).is_none(), "{reply:?}");
+    // Until it cannot serve.
+    site.observe(detour.member, Evidence::ProbeFailed(Failure::Silent), 1);
+    let (other_again, reply) = site.visit(&cookie);
+    assert_eq!((other_again.member, site.visit(&pair(&reply)).0.member), (other.member, other.member));
+    site.observe(detour.member, Evidence::ProbeOk, 1);
+    assert_eq!(site.visit(&pair(&reply)).0.member, other.member, "and stays there then");
+}
+
 const WEBLOGIC: &str =
     "sessions: backup, affinity: { app_session: { cookie: SID, home_by: route_suffix, separator: '!' } }";
 

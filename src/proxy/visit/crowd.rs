@@ -18,6 +18,11 @@ impl Crowd {
         Self { is_onlooker: true, ..Self::default() }
     }
 
+    /// Whether nobody tries.
+    pub(super) fn is_onlooker(&self) -> bool {
+        self.is_onlooker
+    }
+
     /// There was no room.
     pub(in crate::proxy) fn found_full(&mut self, member: usize) {
         self.full.insert(member);

@@ -93,7 +93,7 @@ pub async fn explain(pool: &Pool, question: &Question, now: Instant, wall_second
         (visit, unknown)
     };
     visit.ask_others(pool, unknown, pin_owner(question.client)).await;
-    visit.look_for_home(pool, pin_owner(question.client)).await;
+    visit.look_for_home(pool, pin_owner(question.client), now).await;
     visit.explain(pool, now)
 }
 
@@ -156,7 +156,8 @@ impl Visit {
 
 /// Whether nobody who would be picked has room for a request.
 fn all_are_full(pool: &Pool) -> bool {
-    let candidates = Balancer::candidates(&pool.members, &Tried::default(), !matches!(pool.affinity, Affinity::Off));
+    let (is_home, spread) = (!matches!(pool.affinity, Affinity::Off), pool.state.spread());
+    let candidates = Balancer::candidates(&pool.members, &Tried::default(), is_home, spread);
     !candidates.is_empty() && candidates.iter().all(|member| pool.members[*member].backend.room().is_full())
 }
 

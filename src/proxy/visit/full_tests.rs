@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::{Arrival, Crowd, Destination, Next, Visit, pin_owner};
 use crate::config::Config;
-use crate::pool::{AdminState, Evidence, Failure, Registry, Thresholds};
+use crate::pool::outliers::{Cause, Out, Stage};
+use crate::pool::{AdminState, Evidence, Failure, Registry, Spread, Thresholds};
 use crate::proxy::affinity::KeyRing;
 use crate::proxy::balance::{Balancer, Tried};
 use crate::proxy::snapshot::{Lasting, Pool, Snapshot};
@@ -196,7 +197,7 @@ fn new_clients_go_where_there_is_room_and_wait_for_any_of_the_best_when_there_is
         // One that is draining is not there to take what is too much for the others.
         site.pool().members[2].backend.set_admin_state(AdminState::Draining, None, site.now);
         assert_eq!(site.decisions(&[]), (Next::QueueForAny(placement), Next::Full), "{affinity}");
-        let candidates = Balancer::candidates(&site.pool().members, &Tried::default(), is_pinned);
+        let candidates = Balancer::candidates(&site.pool().members, &Tried::default(), is_pinned, Spread::FIRST_TIER);
         assert_eq!(candidates, [0, 1]);
     }
 }
@@ -208,4 +209,35 @@ fn nobody_overtakes_those_who_wait_for_any() {
     assert_eq!(site.next(&Tried::default(), &Crowd::default()).1, Next::QueueForAny(Placement::New));
     drop(waits);
     assert!(place(site.next(&Tried::default(), &Crowd::default()).1).is_some());
+}
+
+/// Only new clients were let through. Where sessions are external nobody goes to a home that is suspect, so a backend that
+/// was put out in a pool of keys stayed out for ever.
+#[test]
+fn where_all_requests_have_a_key_one_of_them_is_let_through_to_its_home_on_probation() {
+    let site = Site::without_client("sessions: external, affinity: { hash: { keys: [{ cookie: none }] } }");
+    let next = || place(site.next(&Tried::default(), &Crowd::default()).1).expect("there are others");
+    let (home, placement) = next();
+    assert_eq!(placement, Placement::Kept);
+    let backend = &site.pool().members[home].backend;
+    backend.set_out(Some(Out { cause: Cause::Errors, since: site.now, stage: Stage::Probation }), site.now);
+    assert_ne!(next().0, home);
+    assert!(site.pool().trial.offer(backend.serial()));
+    let onlooker = site.next(&Tried::default(), &Crowd::onlooker()).1;
+    assert_ne!(place(onlooker).expect("there are others").0, home);
+    assert_eq!(next(), (home, Placement::Kept));
+    assert_ne!(next().0, home, "one only");
+}
+
+/// A request that is under way when a reload sets the first bounds is of the generation before, which has none. It was sent
+/// to a full backend again and again, and its worker did nothing else.
+#[test]
+fn bounds_that_came_with_a_later_generation_make_one_wait_too() {
+    for (affinity, placement) in [("affinity: { cookie: {} }", Placement::New), ("affinity: off", Placement::Unpinned)]
+    {
+        let mut site = Site::without_client(affinity);
+        site.snapshot.pools[0].is_bounded = false;
+        (0..3).for_each(|member| site.fill(member));
+        assert_eq!(site.decisions(&[]), (Next::QueueForAny(placement), Next::Full), "{affinity}");
+    }
 }

@@ -6,11 +6,13 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderValue, header};
 use siphasher::sip::SipHasher13;
 
+use super::next::serves_pinned;
 use super::{BySession, Carrier, Destination, Moved, Visit};
-use crate::config::{HomeBy, PinOn};
+use crate::config::{HomeBy, PinOn, Sessions};
 use crate::pins::{self, Owner, Record};
 use crate::proxy::affinity::session_pins::{SessionId, SessionPins, record};
 use crate::proxy::affinity::{CookieName, Detour, Opened, Pin, app_cookie, cache_guard};
+use crate::proxy::balance::Tried;
 use crate::proxy::snapshot::{Affinity, Pool};
 use crate::telemetry::words::{DetourReason, Placement, RehomeReason};
 
@@ -141,11 +143,22 @@ impl Visit {
             Placement::Detour(DetourReason::Unreachable | DetourReason::Disabled) => {
                 let to = destination.member as u32;
                 let since = pin.detour.map_or(self.now, |detour| detour.since);
-                let is_noted = pin.detour.is_some_and(|detour| detour.to == to);
-                (!is_noted).then(|| Pin { detour: Some(Detour { to, since }), ..self.resealed(pin, pool, placement) })
+                // Who failed this request only is gone back to: what the client did there may be there only.
+                let serves = |detour: Detour| serves_pinned(pool, detour.to as usize, &Tried::default());
+                let stays_noted = pin.detour.is_some_and(|detour| detour.to == to || serves(detour));
+                (!stays_noted)
+                    .then(|| Pin { detour: Some(Detour { to, since }), ..self.resealed(pin, pool, placement) })
             }
             _ => None,
         }
+    }
+
+    /// Whether nobody else knows the client's session: it is local, and this is its home, or where it is on a long detour.
+    pub(in crate::proxy) fn has_session_only_at(&self, pool: &Pool, destination: &Destination) -> bool {
+        let detour = self.pin().and_then(|pin| pin.detour);
+        let is_there = destination.placement == Placement::Kept
+            || detour.is_some_and(|detour| detour.to as usize == destination.member);
+        pool.settings.sessions == Sessions::Local && is_there
     }
 
     /// The client began a session where it was only on a detour: that is its home now.

@@ -58,6 +58,10 @@ impl Visit {
         let home = pin.home as usize;
         let away = Away { home: Some(home), pin_id: pin.id, detour: pin.detour };
         match self.course(pin, pool, tried, has_waited, now) {
+            // Where all requests have a key there are no new clients of whom one could be let through.
+            Course::Detour(DetourReason::Suspect) if self.is_let_through(pool, home, (tried, crowd)) => {
+                Next::Go(self.kept(pin, pool))
+            }
             Course::Home if crowd.found(home, &pool.members[home]) => {
                 self.next_of_busy_home(home, pool, away, (tried, crowd), now)
             }
@@ -81,6 +85,17 @@ impl Visit {
                 next => next,
             },
         }
+    }
+
+    /// Whether this is the one request by a key that is let through to its home, which is on probation.
+    fn is_let_through(&self, pool: &Pool, home: usize, (tried, crowd): (&Tried, &Crowd)) -> bool {
+        let backend = &pool.members[home].backend;
+        self.carrier.is_by_key()
+            && tried.is_empty()
+            && !crowd.is_onlooker()
+            && !backend.room().is_full()
+            && backend.standing().is_available_for_new()
+            && pool.trial.take_at(backend.serial())
     }
 
     /// The home would serve its client, but is full: the client waits there, or takes a detour to where there is room. Its
@@ -453,9 +468,10 @@ fn is_last_hope(pool: &Pool, home: usize, tried: &Tried) -> bool {
 }
 
 /// Whether a request that any backend may serve has to wait, when this is whom the balancer picks: it prefers those with
-/// room, so all are full; or others came before. One look where the pool has no bounds.
+/// room, so all are full; or others came before. Cheap where there are no bounds; the backend's own is looked at whatever
+/// this generation says, since a later one may have set it.
 fn must_queue(pool: &Pool, member: usize) -> bool {
-    pool.is_bounded && (!pool.line.line.is_empty() || pool.members[member].backend.room().is_full())
+    pool.members[member].backend.room().is_full() || (pool.is_bounded && !pool.line.line.is_empty())
 }
 
 fn queue_at(member: usize, crowd: &Crowd) -> Next {

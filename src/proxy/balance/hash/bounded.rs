@@ -10,6 +10,8 @@ use crate::pool::Member;
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
     ratio: f64,
+    /// The first tier in which somebody takes new keys. The others have no part in it.
+    tier: u8,
     /// Active pins of all that take new keys.
     pins: u64,
     /// Their weights.
@@ -21,11 +23,13 @@ impl Bound {
     /// O(N); for new keys only.
     pub fn new(ratio: f64, members: &[Member]) -> Self {
         let in_service =
-            members.iter().map(|member| &member.backend).filter(|one| one.standing().is_available_for_new());
-        let (pins, weights) = in_service.fold((0, 0), |(pins, weights), backend| {
+            || members.iter().filter(|one| one.backend.standing().is_available_for_new() && one.backend.weight() > 0);
+        let tier = in_service().map(|member| member.tier).min().unwrap_or_default();
+        let of_tier = in_service().filter(|member| member.tier == tier).map(|member| &member.backend);
+        let (pins, weights) = of_tier.fold((0, 0), |(pins, weights), backend| {
             (pins + backend.active_pins(), weights + u64::from(backend.weight()))
         });
-        Self { ratio, pins, weights }
+        Self { ratio, tier, pins, weights }
     }
 
     /// Whether this backend would have no more than its part of the average, one key rounded up, with one key more.
@@ -36,6 +40,6 @@ impl Bound {
         let share = f64::from(member.backend.weight()) / self.weights as f64;
         // Counts are far below 2⁵³. Without any weight the share is no number, and nobody has room.
         let capacity = (self.ratio * (self.pins + 1) as f64 * share).ceil();
-        (member.backend.active_pins() + 1) as f64 <= capacity
+        member.tier == self.tier && (member.backend.active_pins() + 1) as f64 <= capacity
     }
 }

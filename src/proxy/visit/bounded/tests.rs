@@ -97,7 +97,7 @@ impl Replica {
         let arrival = Arrival { client: &|| CLIENT, headers: &headers, path: "/", path_and_query: "/", now: self.wall };
         let mut visit = Visit::begin(pool, true, arrival);
         if visit.needs_home() {
-            visit.take_home(pool, || pin_owner(CLIENT)).await;
+            visit.take_home(pool, || pin_owner(CLIENT), self.now).await;
         }
         let mut balancer = Balancer::new(pool.settings.balance, &pool.members, 0);
         let next = visit.next(
@@ -299,4 +299,55 @@ async fn a_released_key_is_a_new_one() {
     }
     let after: BTreeSet<String> = replica.places(0..60).await.into_values().collect();
     assert!(after.contains("c"));
+}
+
+/// A later tier counted as if it were in service: the first was full at five eighths of what it had, and the rest went to
+/// the backends that were to stand by.
+#[tokio::test]
+async fn a_later_tier_has_no_part_in_the_bound_and_no_key_while_an_earlier_one_serves() {
+    for balance in HASHES {
+        let mut replica = Replica::new(balance, "1.25", &[("a", 1), ("b", 1)]);
+        let text = "listeners: [127.0.0.1:0]\npools: { shop: { balance: BALANCE, affinity: { hash: { keys: [{ header: X-User }], \
+                    bounded_load: 1.25 } }, backends: [{ name: a, address: 127.0.0.1:1 }, { name: b, address: 127.0.0.1:2 }, \
+                    { name: c, address: 127.0.0.1:3, tier: 1 }, { name: d, address: 127.0.0.1:4, tier: 1 }] } }"
+            .replace("BALANCE", balance);
+        let config = Config::parse("test.yaml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+        replica.snapshot =
+            Snapshot::new(&config, &KeyRing::parse(OLD).expect("a ring"), &replica.lasting, 1, Instant::now());
+        replica.heal_all();
+        let served = |places: &BTreeMap<u32, String>| places.values().cloned().collect::<BTreeSet<_>>();
+        let first = replica.places(0..400).await;
+        assert_eq!(served(&first), ["a", "b"].map(str::to_owned).into(), "{balance}");
+        for name in ["a", "b"] {
+            replica.observe(name, Evidence::ProbeFailed(Failure::Silent));
+        }
+        let second = replica.places(400..800).await;
+        assert_eq!(served(&second), ["c", "d"].map(str::to_owned).into(), "{balance}");
+    }
+}
+
+/// It got its whole share of new keys at once, as though it were warm. Bound: five standard deviations of 200 keys.
+#[tokio::test]
+async fn a_warming_backend_gets_a_part_of_its_share_of_new_keys() {
+    for balance in HASHES {
+        let mut replica = Replica::new(balance, "2", &[("a", 1), ("b", 1)]);
+        let text =
+            "listeners: [127.0.0.1:0]\npools: { shop: { balance: BALANCE, slow_start: 100s, affinity: { hash: { keys: \
+                    [{ header: X-User }], bounded_load: 2 } }, backends: [{ name: a, address: 127.0.0.1:1 }, \
+                    { name: b, address: 127.0.0.1:2 }] } }"
+                .replace("BALANCE", balance);
+        let config = Config::parse("test.yaml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+        replica.pass(1000);
+        replica.snapshot =
+            Snapshot::new(&config, &KeyRing::parse(OLD).expect("a ring"), &replica.lasting, 1, replica.now);
+        replica.observe("a", Evidence::ProbeFailed(Failure::Silent));
+        replica.observe("a", Evidence::ProbeOk);
+        let places = replica.places(0..200).await;
+        let at_warming = places.values().filter(|place| *place == "a").count();
+        assert!((1..28).contains(&at_warming), "{balance}: {at_warming} of 200");
+        replica.pass(100);
+        let places = replica.places(200..400).await;
+        let at_warm = places.values().filter(|place| *place == "a").count();
+        assert!(at_warm > 64, "{balance}: {at_warm} of 200");
+    }
 }
