@@ -131,6 +131,10 @@ async fn serve(setup: Setup) -> io::Result<()> {
             Some(answer) = reloads.recv() => {
                 let result = reloader.reload();
                 note(&shared, &result);
+                if result.is_ok() {
+                    // What the file does not ask for any more must not be back after a restart. Told there.
+                    let _ = keep(state_dir.as_deref(), &reloader).await;
+                }
                 // Whoever asked may be gone; the reload took place all the same.
                 let _ = answer.send(result);
             }

@@ -87,12 +87,8 @@ pub fn keys(config: &Config, base: &Path, had: Option<&KeyRing>) -> Result<KeyRi
     }
     if let Some(state_dir) = &config.state_dir {
         let file = base.join(state_dir).join(state_dir::COOKIE_KEYS_FILE);
-        let is_new = !file.exists();
         let text = state_dir::cookie_keys(&file)
             .map_err(ReloadError::failed(|| format!("keeping the cookie keys in {}", file.display())))?;
-        if is_new {
-            tracing::info!(file = %file.display(), "generated a cookie key; replicas need the same file");
-        }
         return parse(&file, &text);
     }
     if let Some(had) = had {

@@ -40,7 +40,7 @@ pub fn cookie_keys(path: &Path) -> Result<String, Error> {
     }
     match make_keys(path) {
         Ok(keys) => {
-            tracing::info!(path = %path.display(), "cookie key generated; replicas need the same file");
+            tracing::info!(file = %path.display(), "generated a cookie key; replicas need the same file");
             Ok(keys)
         }
         // Somebody else was quicker, and theirs is the one that counts.

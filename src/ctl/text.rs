@@ -146,7 +146,8 @@ pub(super) fn event(name: &str, data: &Value) -> String {
         "backends" => {
             let names = |field: &str| list(&data[field]).iter().map(word).collect::<Vec<_>>().join(" ");
             let mut text = format!("{} {}:", of("pool"), of("source"));
-            for (field, count) in [("added", "added_count"), ("removed", "removed_count")] {
+            let counts = [("added", "added_count"), ("removed", "removed_count"), ("changed", "changed_count")];
+            for (field, count) in counts {
                 if data[count].as_u64().is_some_and(|count| count > 0) {
                     let _ = write!(text, " {field} {} ({})", of(count), names(field));
                 }
@@ -286,9 +287,10 @@ a-longer-name  [::1]:9102      1               healthy          -         -     
         let again = json!({ "pool": "shop", "source": "dns", "error": null });
         assert_eq!(of("discovery", again), "T discovery shop dns: backends are found again");
         let changed = json!({
-            "pool": "shop", "source": "api", "added": ["a", "b"], "removed": [], "added_count": 2, "removed_count": 0,
+            "pool": "shop", "source": "api", "added": ["a", "b"], "removed": [], "changed": ["c"],
+            "added_count": 2, "removed_count": 0, "changed_count": 1,
         });
-        assert_eq!(of("backends", changed), "T backends shop api: added 2 (a b)");
+        assert_eq!(of("backends", changed), "T backends shop api: added 2 (a b) changed 1 (c)");
         assert_eq!(of("lagged", json!({ "missed": 3 })), "3 events were missed");
         assert_eq!(of("later", json!({ "a": 1 })), "T later {\"a\":1,\"time\":\"T\"}");
     }

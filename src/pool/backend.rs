@@ -362,9 +362,9 @@ impl Backend {
         change
     }
 
-    /// Marks the backend healthy without a probe, for pools that have none.
+    /// Marks the backend healthy without a probe, for pools that have none, unless something is known of it.
     pub fn assume_healthy(&self, now: Instant) {
-        if self.standing().health != Health::Healthy {
+        if self.measured_health() == Health::Starting {
             self.observe(Evidence::ProbeOk, Thresholds { healthy_after: 1, unhealthy_after: 1 }, now);
         }
     }
@@ -463,8 +463,11 @@ impl Backend {
             let (pool, backend) = self.names();
             self.events.tell(|| Event::AdminState { pool, backend, from, to, by });
         }
-        self.changed.notify_waiters();
-        self.room.standing_changed();
+        // An order may have changed what is left of a drain; an agent says the same with every probe.
+        if from != to || matches!(voice, Voice::Operator(_)) {
+            self.changed.notify_waiters();
+            self.room.standing_changed();
+        }
     }
 
     /// When health last changed.

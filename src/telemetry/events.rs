@@ -72,7 +72,7 @@ pub enum Event {
         /// Why there is no list; `None` when there is one again.
         error: Option<String>,
     },
-    /// Backends came or went, other than by the configuration file.
+    /// Backends came, went or changed, other than by the configuration file.
     Backends {
         /// The pool's name.
         pool: Arc<str>,
@@ -82,10 +82,14 @@ pub enum Event {
         added: Vec<Arc<str>>,
         /// The first ones of those who went.
         removed: Vec<Arc<str>>,
+        /// The first ones of those who stayed, at another address or with other settings.
+        changed: Vec<Arc<str>>,
         /// How many came.
         added_count: usize,
         /// How many went.
         removed_count: usize,
+        /// How many stayed and changed.
+        changed_count: usize,
     },
     /// The configuration was read again: the generation that took effect, or why nothing was changed.
     Reload(Result<u64, String>),

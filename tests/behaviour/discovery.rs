@@ -376,7 +376,7 @@ async fn the_api_fills_an_empty_pool_and_what_it_added_outlives_a_restart() {
     let client = client_at(&stickpin, "blue").await;
     stickpin.kill();
 
-    let stickpin = shop.open().await;
+    let mut stickpin = shop.open().await;
     let mut admin = stickpin.admin();
     admin.until_backends("shop", &["green", "blue"]).await;
     let mut again = stickpin.client();
@@ -392,9 +392,18 @@ async fn the_api_fills_an_empty_pool_and_what_it_added_outlives_a_restart() {
     assert_eq!(refused.status, 409, "{}", refused.text());
     assert!(refused.text().contains("comes from the configuration file"), "{}", refused.text());
     assert!(is_logged_in_at(&who_am_i(&mut again).await, "blue"), "and its clients");
+    admin.put("/api/v1/pools/shop/backends/blue/state", &json!({ "state": "disabled" })).await;
     shop.write_to(&stickpin);
     assert_eq!(admin.reload().await.status, 200);
     admin.until_backends("shop", &["green"]).await;
+
+    // Nor is it, or the order for it, back after a restart. Both were.
+    stickpin.kill();
+    let mut stickpin = shop.open().await;
+    stickpin.admin().until_backends("shop", &["green"]).await;
+    stickpin.kill();
+    let stickpin = with_blue.open().await;
+    assert_eq!(stickpin.admin().backend("shop", "blue").await["admin_state"], "enabled");
 }
 
 #[tokio::test]

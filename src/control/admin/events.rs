@@ -88,11 +88,12 @@ fn fields(event: &Event) -> Value {
         Event::Panic { pool, panicking } => json!({ "pool": **pool, "panicking": panicking }),
         Event::Fullness { pool, bound, is_full } => json!({ "pool": **pool, "bound": bound, "full": is_full }),
         Event::Discovery { pool, source, error } => json!({ "pool": **pool, "source": source, "error": error }),
-        Event::Backends { pool, source, added, removed, added_count, removed_count } => {
+        Event::Backends { pool, source, added, removed, changed, added_count, removed_count, changed_count } => {
             let names = |list: &[Arc<str>]| list.iter().map(|name| name.as_ref().to_owned()).collect::<Vec<_>>();
             json!({
                 "pool": **pool, "source": source, "added": names(added), "removed": names(removed),
-                "added_count": added_count, "removed_count": removed_count,
+                "changed": names(changed), "added_count": added_count, "removed_count": removed_count,
+                "changed_count": changed_count,
             })
         }
         Event::Reload(Ok(generation)) => json!({ "result": "ok", "generation": generation }),

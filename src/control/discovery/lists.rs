@@ -152,6 +152,7 @@ impl Lists {
         let failed_before = self.standings.change(pool, source, |standing| {
             standing.backends = backends;
             standing.last_success = Some(now);
+            standing.told = None;
             standing.error.take()
         });
         if failed_before.flatten().is_some() {
@@ -161,13 +162,15 @@ impl Lists {
         }
     }
 
-    /// Told once, until it succeeds again; of a file, which is read only when it has changed, each time.
+    /// Told once, until it succeeds again or something else is looked at; of a file, which is read only when it has changed,
+    /// each time.
     fn fail(&self, pool: &Arc<str>, source: Source, subject: &str, error: String) {
-        let failed_before = self.standings.change(pool, source, |standing| {
+        let is_told = self.standings.change(pool, source, |standing| {
             standing.failures += 1;
-            standing.error.replace(error.clone()).is_some()
+            standing.error = Some(error.clone());
+            standing.told.replace(subject.to_owned()).is_some_and(|told| told == subject)
         });
-        if failed_before == Some(false) || source == Source::WatchedFile {
+        if is_told == Some(false) || source == Source::WatchedFile {
             tracing::warn!(
                 pool = &**pool,
                 source = source.as_str(),
@@ -257,15 +260,19 @@ impl Lists {
 }
 
 fn tell_change(events: &Events, pool: &Arc<str>, source: Source, before: &[&Backend], after: &[&Backend]) {
+    let by_name: HashMap<&str, &Backend> = before.iter().map(|it| (&*it.name, *it)).collect();
+    let is_changed = |it: &&&Backend| by_name.get(&*it.name).is_some_and(|before| *before != **it);
+    let mut changed: Vec<Arc<str>> = after.iter().filter(is_changed).map(|it| Arc::clone(&it.name)).collect();
     let names = |list: &[&Backend]| list.iter().map(|it| Arc::clone(&it.name)).collect::<HashSet<Arc<str>>>();
     let (had, has) = (names(before), names(after));
     let of = |list: &[&Backend], other: &HashSet<Arc<str>>| -> Vec<Arc<str>> {
         list.iter().filter(|it| !other.contains(&it.name)).map(|it| Arc::clone(&it.name)).collect()
     };
     let (mut added, mut removed) = (of(after, &had), of(before, &has));
-    let (added_count, removed_count) = (added.len(), removed.len());
-    added.truncate(MOST_NAMED);
-    removed.truncate(MOST_NAMED);
+    let (added_count, removed_count, changed_count) = (added.len(), removed.len(), changed.len());
+    for list in [&mut added, &mut removed, &mut changed] {
+        list.truncate(MOST_NAMED);
+    }
     let source = source.as_str();
     tracing::info!(
         pool = &**pool,
@@ -274,10 +281,21 @@ fn tell_change(events: &Events, pool: &Arc<str>, source: Source, before: &[&Back
         added_count,
         removed = removed.join(" "),
         removed_count,
+        changed = changed.join(" "),
+        changed_count,
         "backends changed"
     );
     let pool = Arc::clone(pool);
-    events.tell(|| Event::Backends { pool, source, added, removed, added_count, removed_count });
+    events.tell(|| Event::Backends {
+        pool,
+        source,
+        added,
+        removed,
+        changed,
+        added_count,
+        removed_count,
+        changed_count,
+    });
 }
 
 /// What is kept over a restart, by pool. The lists are texts, so that every setting of a backend is read by the one parser
@@ -307,6 +325,7 @@ struct KeptList {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::events::Heard;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -354,6 +373,58 @@ mod tests {
         let none = config("backends: [127.0.0.1:8]");
         lists.follow(&none);
         assert_eq!(names(&lists, &none), "127.0.0.1:8");
+    }
+
+    /// After a reload that named another wrong name, nothing was said.
+    #[tokio::test]
+    async fn a_failure_is_told_once_for_each_thing_that_is_looked_at() {
+        let events = Events::default();
+        let mut listener = events.listen();
+        let mut lists = Lists::restore(&Kept::default(), &config(DNS), events);
+        let fail = |lists: &mut Lists, subject: &str| {
+            let failed = Found { outcome: Err("no such name".to_owned()), ..found(subject, Source::Dns, &[]) };
+            assert!(!lists.take(failed, |_| false, NOW));
+        };
+        fail(&mut lists, "a app port 80");
+        fail(&mut lists, "a app port 80");
+        lists.follow(&config("backends_from: { dns: { name: other, port: 80 } }"));
+        fail(&mut lists, "a other port 80");
+        fail(&mut lists, "a other port 80");
+        drop(lists);
+        let mut told = 0;
+        while let Some(Heard::Event(_)) = listener.next().await {
+            told += 1;
+        }
+        assert_eq!(told, 2);
+    }
+
+    /// Another weight in a watched file was told as "backends changed", and no name.
+    #[tokio::test]
+    async fn a_backend_that_stays_with_other_settings_is_told_of_by_name() {
+        let config = config("backends_from: { file: b.yaml }");
+        let events = Events::default();
+        let mut listener = events.listen();
+        let mut lists = Lists::restore(&Kept::default(), &config, events);
+        for text in
+            ["[{ name: a, address: 127.0.0.1:1 }, 127.0.0.1:2]", "[{ name: a, address: 127.0.0.1:3 }, 127.0.0.1:2]"]
+        {
+            let backends = parse_backends("test", text, &config::Affinity::Off, Source::WatchedFile).unwrap();
+            let outcome = Ok(Answer { backends, text: text.into(), remove_after: 1 });
+            let found = Found { outcome, ..found("b.yaml", Source::WatchedFile, &[]) };
+            assert!(lists.take(found, |_| false, NOW));
+        }
+        drop(lists);
+        let mut told = Vec::new();
+        while let Some(Heard::Event(entry)) = listener.next().await {
+            if let Event::Backends { added_count, changed, changed_count, .. } = &entry.event {
+                told.push((
+                    *added_count,
+                    changed.iter().map(|name| (**name).to_owned()).collect::<Vec<_>>(),
+                    *changed_count,
+                ));
+            }
+        }
+        assert_eq!(told, [(2, vec![], 0), (0, vec!["a".to_owned()], 1)]);
     }
 
     #[test]

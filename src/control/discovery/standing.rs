@@ -21,6 +21,8 @@ pub struct Standing {
     pub error: Option<String>,
     /// Its list was had by an earlier process.
     pub is_restored: bool,
+    /// What was looked at when a failure was last told, and none since; `None` after a success.
+    pub(super) told: Option<String>,
 }
 
 /// Every source of every pool, in the order of names. Clones share it. Written by whoever reloads; never on the path of a

@@ -117,7 +117,7 @@ impl Schedule {
         for (pool, member) in members(snapshot) {
             let serial = member.backend.serial();
             match before.remove(&serial) {
-                Some(task) if task.fits(member, &settings[pool]) => {
+                Some(task) if task.fits(member, &settings[pool], snapshot.pools[pool].settings.drain_pace) => {
                     self.tasks.insert(serial, task);
                 }
                 // One with other settings ends here: what a probe under way would show is no longer asked for.
@@ -179,19 +179,23 @@ struct Task {
     /// Where requests go, and where probes do.
     addresses: (SocketAddr, SocketAddr),
     settings: Arc<config::Health>,
+    /// Of a drain that its agent wants.
+    drain_pace: Pace,
     handle: JoinHandle<()>,
 }
 
 impl Task {
     fn start(prober: Prober, first: Instant) -> Self {
         let addresses = (prober.requests_go_to, prober.address);
-        Self { addresses, settings: Arc::clone(&prober.settings), handle: tokio::spawn(prober.run(first)) }
+        let (settings, drain_pace) = (Arc::clone(&prober.settings), prober.drain_pace);
+        Self { addresses, settings, drain_pace, handle: tokio::spawn(prober.run(first)) }
     }
 
     /// Whether it still does what is asked for.
-    fn fits(&self, member: &Member, settings: &config::Health) -> bool {
+    fn fits(&self, member: &Member, settings: &config::Health, drain_pace: Pace) -> bool {
         self.addresses == (member.address, probed(member, settings))
             && *self.settings == *settings
+            && self.drain_pace == drain_pace
             && !self.handle.is_finished()
     }
 }
@@ -233,8 +237,10 @@ impl Prober {
         if self.agent().is_none() && self.backend.forget_agent(Instant::now()) {
             self.shared.reweighted.notify_one();
         }
-        // Without probes the snapshot took it for healthy, until a request fails.
-        let mut due = (self.settings.probe != Probe::Off).then_some(first);
+        // Without probes the snapshot took it for healthy, until a request fails. What failed before is looked at again: if
+        // no request goes there, none would ask for it.
+        let is_wanted = self.settings.probe != Probe::Off || self.backend.measured_health() != Health::Healthy;
+        let mut due = is_wanted.then_some(first);
         loop {
             let hurried = self.wait(due).await;
             let is_ill = self.backend.measured_health() == Health::Unhealthy

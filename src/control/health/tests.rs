@@ -283,6 +283,32 @@ async fn without_probes_a_backend_is_healthy_until_a_request_fails_and_then_a_co
     control.until_health("app1", Health::Healthy).await;
 }
 
+/// Whatever was published made unhealthy backends of such a pool healthy: a reload, an order, another answer from DNS.
+#[tokio::test]
+async fn without_probes_a_publication_makes_nobody_healthy() {
+    let server = Server::start(OK).await;
+    let health = config::Health { probe: Probe::Off, ..http() };
+    let control = Control::start(&health, &[("app1", server.address)]);
+    let backend = control.backend("app1");
+    let address = server.stop().await;
+    traffic_fails(&backend, &health);
+    control.until_health("app1", Health::Unhealthy).await;
+    control.reload(&health, &[("app1", address)]);
+    let standing = backend.standing();
+    assert_eq!((standing.health, standing.memory), (Health::Unhealthy, Memory::Gone));
+}
+
+/// Nobody would have looked at it any more: requests do not come to it, and they alone ask for a probe.
+#[tokio::test]
+async fn who_is_unhealthy_when_probes_are_switched_off_is_looked_at_until_it_is_well() {
+    let server = Server::start(ERROR).await;
+    let control = Control::start(&http(), &[("app1", server.address)]);
+    control.until_health("app1", Health::Unhealthy).await;
+    let off = config::Health { probe: Probe::Off, unhealthy_interval: QUICK, ..http() };
+    control.reload(&off, &[("app1", server.address)]);
+    control.until_health("app1", Health::Healthy).await;
+}
+
 #[tokio::test]
 async fn a_reload_keeps_the_tasks_whose_settings_stay_and_restarts_the_others() {
     let server = Server::start(OK).await;
@@ -312,6 +338,22 @@ async fn a_reload_keeps_the_tasks_whose_settings_stay_and_restarts_the_others() 
     schedule.follow(&snapshot(&registry, 4, &other, &[("app2", address)]));
     assert_ne!(task_of(&schedule, "app2"), app2);
     assert_eq!(schedule.tasks.len(), 1);
+}
+
+/// A prober that went on had its agent's drains at the pace of before.
+#[tokio::test]
+async fn another_pace_of_drains_is_followed() {
+    let server = Server::start(OK).await;
+    let registry = Arc::new(Registry::new(1));
+    let mut schedule = Schedule::new(Arc::default());
+    let backends = [("app1", server.address)];
+    schedule.follow(&snapshot(&registry, 1, &http(), &backends));
+    let task_of = |schedule: &Schedule| schedule.tasks.values().map(|task| task.handle.id()).collect::<Vec<_>>();
+    let before = task_of(&schedule);
+    let mut next = snapshot(&registry, 2, &http(), &backends);
+    next.pools[0].settings.drain_pace = "1%/m".parse().unwrap();
+    schedule.follow(&next);
+    assert_ne!(task_of(&schedule), before);
 }
 
 #[tokio::test]

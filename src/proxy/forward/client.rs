@@ -232,8 +232,13 @@ impl Client {
     /// Closes connections that have been idle for too long, and all to a backend that is to be shut down. Called about
     /// once a second.
     pub fn sweep(&self, now: Instant) {
-        for idle in self.idle.borrow_mut().iter_mut().filter(|idle| !idle.connections.is_empty()) {
-            let timeout = idle.backend.upgrade().map_or(Duration::ZERO, |backend| idle_timeout(&backend));
+        for idle in self.idle.borrow_mut().iter_mut().filter(|idle| idle.connections.capacity() > 0) {
+            let Some(backend) = idle.backend.upgrade() else {
+                // Closes what is left, and frees the memory of a backend that went: of many that come and go it would pile up.
+                *idle = Idle::default();
+                continue;
+            };
+            let timeout = idle_timeout(&backend);
             // Put back in order of time, so the old ones are in front.
             let is_old = |since: Instant| now.saturating_duration_since(since) >= timeout;
             let old = idle.connections.partition_point(|(_, connection)| is_old(connection.idle_since));
@@ -425,6 +430,22 @@ async fn reply(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::{BackendId, Registry};
+
+    #[test]
+    fn nothing_is_kept_of_a_backend_that_went() {
+        let now = Instant::now();
+        let client = Client::new(Rc::new(Deadlines::new(now, std::time::SystemTime::now())));
+        let id = BackendId { pool: "shop".into(), name: "app1".into() };
+        let backend = Registry::new(1).backend(&id, now);
+        let kept = Idle { backend: Arc::downgrade(&backend), connections: Vec::with_capacity(IDLE_LIMIT) };
+        client.idle.borrow_mut().push(kept);
+        client.sweep(now);
+        assert!(client.idle.borrow()[0].backend.upgrade().is_some());
+        drop(backend);
+        client.sweep(now);
+        assert_eq!(client.idle.borrow()[0].connections.capacity(), 0);
+    }
 
     #[test]
     fn what_we_lack_is_told_from_what_the_backend_does() {
