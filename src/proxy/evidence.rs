@@ -1,5 +1,8 @@
 //! What attempts tell about backends: noted for [`crate::pool::outliers`], and where a connection failed, at once.
 
+use std::time::Duration;
+
+use http::StatusCode;
 use tokio::time::Instant;
 
 use super::Proxy;
@@ -30,6 +33,15 @@ impl Proxy {
         let took = asked.0.map(|asked| self.clock.coarse_now().saturating_duration_since(asked));
         let shard = pool.members[destination.member].backend.traffic().shard(self.worker);
         shard.replied(status, took, || request.client_address());
+    }
+
+    /// After another backend replied while this one was still asked: at least so long its reply takes.
+    pub(super) fn note_overtaken(&self, request: &Request<'_>, destination: &Destination, took: Duration) {
+        let pool = request.view.pool(request.pool);
+        if pool.settings.health.traffic.is_some() {
+            let shard = pool.members[destination.member].backend.traffic().shard(self.worker);
+            shard.replied(StatusCode::OK.as_u16(), Some(took), || request.client_address());
+        }
     }
 
     /// After an attempt that failed.

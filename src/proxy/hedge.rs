@@ -80,6 +80,7 @@ impl Proxy {
                     }
                     let pool = request.view.pool(request.pool);
                     Stopwatch::overtaken(pool, &pool.members[first.member], begun_at.elapsed());
+                    self.note_overtaken(request, &first, begun_at.elapsed());
                     return Ok(won);
                 }
                 Err(failed) => (failed, one.await),

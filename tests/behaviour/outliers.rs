@@ -122,8 +122,22 @@ async fn one_clients_bad_requests_take_nobody_out() {
 
 #[tokio::test]
 async fn a_backend_that_is_far_slower_than_the_others_is_out() {
+    slow_is_out("").await;
+}
+
+/// Whoever is always overtaken never replies, and was not known to be slow.
+#[tokio::test]
+async fn a_slow_backend_is_out_though_its_replies_are_overtaken() {
+    slow_is_out("hedge_after: 500ms, budget: 100%").await;
+}
+
+async fn slow_is_out(retry: &str) {
     let (blue, green, red) = (Sickly::start("blue").await, Sickly::start("green").await, Sickly::start("red").await);
-    let stickpin = start("off", "errors: 6, slow: 2, out_for: 10m", &[&blue, &green, &red]);
+    let settings = pool("off", "errors: 6, slow: 2, out_for: 10m");
+    let yaml = config(ANY, ANY, &settings, &[&blue, &green, &red]);
+    let stickpin = Stickpin::start(
+        &yaml.replace("retry: { attempts: 0 }", &format!("sessions: external, retry: {{ attempts: 0, {retry} }}")),
+    );
     let mut admin = stickpin.admin();
     blue.feels(|mood| mood.delay = Duration::from_millis(1500));
     let mut clients: Vec<Client> = (0..12).map(|_| stickpin.client()).collect();
