@@ -658,12 +658,6 @@ impl RetryOnSet {
     pub fn contains(self, what: RetryOn) -> bool {
         self.0 & 1 << what as u8 != 0
     }
-
-    /// Whether any status is in the set, so that the body of a request has to be kept until its reply is known.
-    pub fn has_status(self) -> bool {
-        [RetryOn::BadGateway, RetryOn::ServiceUnavailable, RetryOn::GatewayTimeout].map(|what| self.contains(what))
-            != [false; 3]
-    }
 }
 
 impl FromIterator<RetryOn> for RetryOnSet {

@@ -198,20 +198,27 @@ impl PinStore {
         let change = Change::Put { record: to, basis: Basis::From(from), owner, limits };
         if let Some(way) = self.way.load_full() {
             if way.link.is_connected() {
-                let (write, stored) = Write::asking(&self.shelf, change);
-                way.link.write(key, write);
-                match timeout(way.lookup_timeout, stored).await {
-                    Ok(Ok(stored)) => return stored,
-                    Ok(Err(_)) => {}
-                    Err(_) => {
-                        self.shelf.lookups_timed_out.fetch_add(1, Relaxed);
-                    }
+                if let Some(stored) = self.write_and_ask(&way, key, change).await {
+                    return stored;
                 }
             } else {
                 way.link.write(key, Write::new(&self.shelf, change));
             }
         }
         self.decide(key, from, to, owner, limits)
+    }
+
+    /// Writes a change to the shared store, and waits for what holds there then; `None` without an answer in time.
+    async fn write_and_ask(&self, way: &Way, key: PinKey, change: Change) -> Option<Record> {
+        let (write, stored) = Write::asking(&self.shelf, change);
+        way.link.write(key, write);
+        match timeout(way.lookup_timeout, stored).await {
+            Ok(stored) => stored.ok(),
+            Err(_) => {
+                self.shelf.lookups_timed_out.fetch_add(1, Relaxed);
+                None
+            }
+        }
     }
 
     /// Gives a key that has no pin, as far as is known here, this one made just now, and returns what holds then: `wanted`, or what
@@ -224,16 +231,8 @@ impl PinStore {
         // Who believes that the pin is where it is to be gives way to every other home, and to none if there is no pin.
         let change = Change::Put { record: wanted, basis: Basis::From(wanted.home), owner, limits };
         if let Some(way) = way.as_ref().filter(|way| way.link.is_connected()) {
-            let (write, stored) = Write::asking(&self.shelf, change);
-            way.link.write(key, write);
-            match timeout(way.lookup_timeout, stored).await {
-                Ok(Ok(stored)) => return stored,
-                Ok(Err(_)) => {}
-                Err(_) => {
-                    self.shelf.lookups_timed_out.fetch_add(1, Relaxed);
-                }
-            }
-            return self.shelf.claim(key, wanted, owner, limits);
+            let stored = self.write_and_ask(way, key, change).await;
+            return stored.unwrap_or_else(|| self.shelf.claim(key, wanted, owner, limits));
         }
         let claimed = self.shelf.claim(key, wanted, owner, limits);
         if let Some(way) = way.filter(|_| claimed == wanted) {

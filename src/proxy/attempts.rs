@@ -389,13 +389,6 @@ impl Proxy {
             pool.members[to].backend.note_arrival(pin_id);
         }
     }
-
-    pub(super) fn note_failure(&self, request: &Request<'_>, destination: &Destination, error: &AttemptError) {
-        let pool = request.view.pool(request.pool);
-        let member = &pool.members[destination.member];
-        tracing::debug!(backend = %member.backend.id(), ?error, "attempt failed");
-        self.note_failed(request, destination, error);
-    }
 }
 
 /// Whether another attempt may bring a better reply than this one.

@@ -49,10 +49,11 @@ impl Proxy {
     /// A connection that cannot be opened makes the backend suspect at once. What went wrong after something was sent may
     /// be the request's doing, and would go round the pool with its retries: so it only has the backend probed, and counts
     /// as one client's bad reply.
-    pub(super) fn note_failed(&self, request: &Request<'_>, destination: &Destination, error: &AttemptError) {
-        let Some(failure) = error.evidence() else { return };
+    pub(super) fn note_failure(&self, request: &Request<'_>, destination: &Destination, error: &AttemptError) {
         let pool = request.view.pool(request.pool);
         let backend = &pool.members[destination.member].backend;
+        tracing::debug!(backend = %backend.id(), ?error, "attempt failed");
+        let Some(failure) = error.evidence() else { return };
         if error.nothing_was_sent() {
             backend.observe(Evidence::TrafficFailed(failure), thresholds(pool), Instant::now());
         } else {

@@ -75,12 +75,12 @@ impl Proxy {
                     // It is the first one's, which nobody waits for any more.
                     request.client.deadline.clear();
                     // At least so long it would have taken; without it, the slow ones would not be known of.
+                    let (pool, took) = (request.view.pool(request.pool), begun_at.elapsed());
                     if let Some(times) = &request.view.local(request.pool).reply_times {
-                        times.borrow_mut().note(begun_at.elapsed());
+                        times.borrow_mut().note(took);
                     }
-                    let pool = request.view.pool(request.pool);
-                    Stopwatch::overtaken(pool, &pool.members[first.member], begun_at.elapsed());
-                    self.note_overtaken(request, &first, begun_at.elapsed());
+                    Stopwatch::overtaken(pool, &pool.members[first.member], took);
+                    self.note_overtaken(request, &first, took);
                     return Ok(won);
                 }
                 Err(failed) => (failed, one.await),

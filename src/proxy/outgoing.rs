@@ -5,7 +5,6 @@ use std::io::Write as _;
 
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, header};
-
 use tokio::time::Instant;
 
 use super::attempts::Request;

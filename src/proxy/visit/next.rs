@@ -201,8 +201,7 @@ impl Visit {
             return if is_found_full(member) { queue_as_new(member, crowd) } else { new(member) };
         }
         let circumstances = Circumstances { is_home: true, ..circumstances(pool, tried, now) };
-        let picked = on_trial(pool, tried).or_else(|| balancer.pick_under(&circumstances, &pool.members, rng, now));
-        match picked {
+        match pick(pool, balancer, &circumstances, rng, now) {
             Some(member) if must_queue(pool, member) => queue_for_any(Placement::New, crowd),
             Some(member) => {
                 let claimed = pool.newcomers.claim(newcomer, member, pool.uptime(now));
@@ -428,13 +427,22 @@ fn unpinned(
     rng: &mut Rng,
     now: Instant,
 ) -> Next {
-    let picked = on_trial(pool, tried)
-        .or_else(|| balancer.pick_under(&circumstances(pool, tried, now), &pool.members, rng, now));
-    match picked {
+    match pick(pool, balancer, &circumstances(pool, tried, now), rng, now) {
         Some(member) if must_queue(pool, member) => queue_for_any(Placement::Unpinned, crowd),
         Some(member) => Next::Go(Destination::plain(member, Placement::Unpinned)),
         None => Next::Nobody,
     }
+}
+
+/// Whoever is on probation, if it is this client's turn, else whom the balancer picks.
+fn pick(
+    pool: &Pool,
+    balancer: &mut Balancer,
+    circumstances: &Circumstances<'_>,
+    rng: &mut Rng,
+    now: Instant,
+) -> Option<usize> {
+    on_trial(pool, circumstances.tried).or_else(|| balancer.pick_under(circumstances, &pool.members, rng, now))
 }
 
 /// What a pick in this pool has to heed, where no home is looked for.

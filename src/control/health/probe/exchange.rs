@@ -78,13 +78,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::Builder::new().max_buf_size(HEAD_LIMIT).handshake(TokioIo::new(io)).await?;
-    let mut exchange = pin!(async { judge(sender.send_request(request).await?).await });
-    // Driven here and not by a task of its own, so that a probe which is given up leaves nothing behind.
-    tokio::select! {
-        outcome = &mut exchange => outcome,
-        // What the connection read before it ended, or how it broke, comes out of the exchange.
-        _ended = connection => exchange.await,
-    }
+    driving(connection, async { judge(sender.send_request(request).await?).await }).await
 }
 
 async fn over_http2<I>(
@@ -102,9 +96,16 @@ where
         .initial_connection_window_size(BODY_LIMIT as u32)
         .handshake(TokioIo::new(io))
         .await?;
-    let mut exchange = pin!(async { judge(sender.send_request(request).await?).await });
+    driving(connection, async { judge(sender.send_request(request).await?).await }).await
+}
+
+/// The outcome of an exchange over a connection that is driven here and not by a task of its own, so that a probe which
+/// is given up leaves nothing behind.
+async fn driving<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
+    let mut exchange = pin!(exchange);
     tokio::select! {
         outcome = &mut exchange => outcome,
+        // What the connection read before it ended, or how it broke, comes out of the exchange.
         _ended = connection => exchange.await,
     }
 }
