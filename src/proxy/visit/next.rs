@@ -1,5 +1,6 @@
 //! Where each attempt of a request goes.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -260,8 +261,17 @@ impl Visit {
         if !is_idle || !rebalance::is_turn(pin.id, backend.stable_hash(), used, settings.pace.per_second()) {
             return None;
         }
+        // As many as they have at this moment: until pins are counted again, more would come or go than the share, and move
+        // twice.
+        let share = Share::of(pool);
+        if !share.is_below(&pool.members[home]) {
+            return None;
+        }
         let receives = |member: &Member| {
-            member.backend.role() == Role::Receives && is_good_heir(member) && !member.backend.room().is_full()
+            member.backend.role() == Role::Receives
+                && is_good_heir(member)
+                && !member.backend.room().is_full()
+                && share.is_above(member)
         };
         let untried = |index: usize| !tried.contains(index);
         match pool.settings.sessions {
@@ -399,6 +409,43 @@ impl Visit {
     /// Who takes over when the backend that serves this request is lost.
     pub(in crate::proxy) fn heir(&self, pool: &Pool, served_by: usize, now: Instant) -> Option<usize> {
         self.heir_of(self.pin_id?, pool, Some(served_by), &Tried::default(), now)
+    }
+}
+
+/// What a backend should have of the pool's active pins. O(N) to work out; for a pin whose turn it is to move.
+struct Share {
+    /// The tier in use.
+    tier: u8,
+    pins: u64,
+    weights: u64,
+}
+
+impl Share {
+    fn of(pool: &Pool) -> Self {
+        let tier = pool.state.spread().tier;
+        let in_service = |member: &&Member| member.backend.standing().is_available_for_new();
+        let add = |Self { pins, weights, .. }: Self, member: &Member| Self {
+            tier,
+            pins: pins + member.backend.active_pins(),
+            // Those of later tiers have no share.
+            weights: weights + if member.tier > tier { 0 } else { u64::from(member.backend.weight()) },
+        };
+        pool.members.iter().filter(in_service).fold(Self { tier, pins: 0, weights: 0 }, add)
+    }
+
+    /// Whether this backend has less than its share.
+    fn is_above(&self, member: &Member) -> bool {
+        self.compared_to(member).is_gt()
+    }
+
+    /// Whether it has more; on a later tier, whether it has anybody.
+    fn is_below(&self, member: &Member) -> bool {
+        self.compared_to(member).is_lt() || (member.tier > self.tier && member.backend.active_pins() > 0)
+    }
+
+    fn compared_to(&self, member: &Member) -> Ordering {
+        let (has, weight) = (member.backend.active_pins(), member.backend.weight());
+        (u128::from(self.pins) * u128::from(weight)).cmp(&(u128::from(has) * u128::from(self.weights)))
     }
 }
 
