@@ -144,6 +144,39 @@ async fn a_network_that_is_cut_for_a_moment_costs_nobody_anything_but_time() {
     }
 }
 
+/// As long as it lasts, under load, and with connections that were open: every request is answered near after one attempt's
+/// time. Needs `timeouts.attempt` and `retry.retry_on`.
+#[tokio::test]
+async fn a_network_that_stays_cut_fails_no_request_and_everybody_comes_home_logged_in() {
+    let host = Host::new();
+    let _server = Server::start(&host, "far", PORT);
+    let near = Backend::start("near");
+    let far = format!("{{ name: far, address: \"{}:{PORT}\" }}", host.there);
+    let retry = "retry: { budget: 100%, retry_on: [connect, reset_before_reply, 504] }";
+    let stickpin =
+        open(&[far, near.yaml()], &format!("timeouts: {{ connect: 500ms, attempt: 1s }}\n    {retry}")).await;
+    let mut admin = stickpin.admin();
+    let crowd = Crowd::start(customers(&stickpin, 30).await);
+    crowd.rounds(3).await;
+    host.cut();
+    admin.until_health("shop", "far", "unhealthy").await;
+    crowd.rounds(5).await;
+    host.mend();
+    admin.until_health("shop", "far", "healthy").await;
+    crowd.rounds(5).await;
+
+    let everybody = crowd.stop().await;
+    assert_nothing_failed(&everybody);
+    let (cut_off, others) = parted(everybody, "far");
+    others.iter().for_each(Customer::assert_undisturbed);
+    for customer in &cut_off {
+        assert!(ends_logged_in_at(customer, "far"), "{}: {:?}", customer.user, customer.seen);
+        assert!(customer.told().is_empty(), "{}: {:?}", customer.user, customer.told());
+        // An attempt that was under way, and a connect or another one, with a busy machine's slack of three.
+        assert!(customer.longest_wait < Duration::from_secs(2 * 3), "{}: {:?}", customer.user, customer.longest_wait);
+    }
+}
+
 /// 503 within the deadline of a connect for each backend that is tried, at once when it is known, and service when one is
 /// back.
 #[tokio::test]

@@ -12,6 +12,10 @@ mod hung;
 
 mod refused;
 
+mod silent;
+
+mod unavailable;
+
 mod broken_off;
 
 mod slow;
