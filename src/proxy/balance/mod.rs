@@ -391,7 +391,7 @@ mod tests {
     fn those_with_room_for_a_request_come_first_and_the_next_best_do_not_take_what_is_too_much() {
         for balance in ALL {
             let mut states = vec![State::healthy(1), State::healthy(50), State::healthy(100)];
-            states.push(State { admin: crate::pool::AdminState::Draining, ..State::healthy(1) });
+            states.push(State { admin: AdminState::Draining, ..State::healthy(1) });
             let members = pool(&states);
             members[1..3].iter().for_each(|member| member.backend.set_bounds(Some(1), None));
             let mut balancer = Balancer::new(balance, &members, 0);

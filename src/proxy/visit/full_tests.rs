@@ -60,7 +60,7 @@ impl Site {
         let mut tried = Tried::default();
         let visit = site.next(&tried, &Crowd::default()).0;
         site.heirs = [(); 2].map(|()| {
-            let heir = visit.heir_of(42, site.pool(), Some(site.home), &tried).expect("there are two");
+            let heir = visit.heir_of(42, site.pool(), Some(site.home), &tried, site.now).expect("there are two");
             tried.insert(heir);
             heir
         });
