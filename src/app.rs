@@ -118,6 +118,7 @@ impl App {
             registry: Arc::new(Registry::telling(workers, events.clone())),
             stores: Arc::new(stores),
             gates: Arc::default(),
+            tables: Arc::default(),
             told: Lasting::nothing_told(),
         };
         let state_dir = config.state_dir.as_ref().map(|state_dir| base.join(state_dir));
@@ -158,11 +159,14 @@ impl App {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(self) -> io::Result<Running> {
-        let Self { addresses, sockets, admin, access_log, events, reloader } = self;
+        let Self { addresses, sockets, admin, access_log, events, mut reloader } = self;
         let base = reloader.base.clone();
         let state_dir = reloader.config.state_dir.as_ref().map(|state_dir| base.join(state_dir));
-        if let Some(state_dir) = &state_dir {
-            restore_orders(state_dir, &reloader.published);
+        if let Some(state_dir) = &state_dir
+            && restore_orders(state_dir, &reloader.published)
+        {
+            // Tables were built from the weights of the file.
+            reloader.publish();
         }
         let (workers_drain, watcher) = drain::new();
         let (control_drain, control_watcher) = drain::new();

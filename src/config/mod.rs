@@ -291,6 +291,8 @@ pub enum Balance {
     LeastPins,
     /// Fewest in-flight requests per weight.
     LeastRequests,
+    /// Lowest expected latency times in-flight requests per weight, of two random choices.
+    PeakEwma,
     /// Smooth weighted round robin.
     RoundRobin,
     /// Weighted random.
@@ -300,7 +302,7 @@ pub enum Balance {
 }
 
 /// How a client keeps coming back to one backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Affinity {
     /// Not at all.
     Off,
@@ -350,13 +352,29 @@ pub enum HomeBy {
     Prefix,
 }
 
-/// What is hashed, and what happens without it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is hashed and how, and what happens without it.
+#[derive(Clone, Debug, PartialEq)]
 pub struct HashAffinity {
     /// Where the affinity key comes from; the first one present wins. At least one.
     pub keys: Vec<KeySource>,
     /// What happens to a request that carries none of them.
     pub without_key: WithoutKey,
+    /// How a key finds its home.
+    pub home_hash: HomeHash,
+    /// A backend with more than this many times the average of active pins per weight gets no new key: 1.05 to 10.
+    /// `None` for no bound.
+    pub bounded_load: Option<f64>,
+}
+
+/// How a key finds its home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HomeHash {
+    /// The best score of all backends.
+    Rendezvous,
+    /// A table of slots.
+    Maglev,
+    /// A ring of points.
+    Ring,
 }
 
 /// Where an affinity key comes from.

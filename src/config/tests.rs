@@ -87,7 +87,8 @@ fn the_consistent_hash_file_says_what_it_seems_to_say() {
         KeySource::ClientAddress { ipv4_prefix: 32, ipv6_prefix: 64 },
     ];
     assert_eq!((hash(0).keys.as_slice(), hash(0).without_key), (keys.as_slice(), WithoutKey::Balance));
-    assert_eq!(hash(1).keys, [KeySource::Path]);
+    assert_eq!((hash(0).home_hash, hash(0).bounded_load), (HomeHash::Rendezvous, None));
+    assert_eq!((hash(1).keys.as_slice(), hash(1).home_hash), ([KeySource::Path].as_slice(), HomeHash::Maglev));
 }
 
 #[test]
@@ -278,6 +279,22 @@ fn short_forms_and_spelled_out_forms_are_both_read() {
     let network = KeySource::ClientAddress { ipv4_prefix: 24, ipv6_prefix: 56 };
     assert_eq!(hash("{ client_address: { ipv4_prefix: 24, ipv6_prefix: 56 } }"), [network]);
     assert_eq!(hash("{ jwt_claim: sub }"), hash("{ jwt_claim: { claim: sub } }"));
+    let homes = |balance: &str, bounded: &str| {
+        let text = format!("{balance}\n    affinity: {{ hash: {{ keys: [path]{bounded} }} }}");
+        let pool = parse(&pool_with(&text)).pools.remove(0);
+        let Affinity::Hash(hash) = pool.affinity else { panic!("{text}") };
+        (pool.balance, hash.home_hash, hash.bounded_load)
+    };
+    for (balance, bounded, expected) in [
+        ("", "", (Balance::TwoChoices, HomeHash::Rendezvous, None)),
+        ("balance: rendezvous", ", bounded_load: off", (Balance::TwoChoices, HomeHash::Rendezvous, None)),
+        ("balance: maglev", ", bounded_load: on", (Balance::TwoChoices, HomeHash::Maglev, Some(1.25))),
+        ("balance: ring", ", bounded_load: false", (Balance::TwoChoices, HomeHash::Ring, None)),
+        ("balance: peak_ewma", ", bounded_load: 2", (Balance::PeakEwma, HomeHash::Rendezvous, Some(2.0))),
+        ("balance: least_requests", ", bounded_load: 1.05", (Balance::LeastRequests, HomeHash::Rendezvous, Some(1.05))),
+    ] {
+        assert_eq!(homes(balance, bounded), expected, "{balance}{bounded}");
+    }
 
     let session = |settings: &str| match affinity(&format!("affinity: {{ app_session: {{ {settings} }} }}")) {
         Affinity::AppSession(session) => session.home_by,
@@ -420,7 +437,24 @@ fn each_mistake_in_a_pool_is_named_with_its_place() {
         ("sessions: nowhere".to_owned(), "sessions: expected local, replicated, backup or external, found \"nowhere\""),
         (
             "balance: maglev".to_owned(),
-            "balance: expected least_pins, least_requests, round_robin, random or two_choices, found \"maglev\"",
+            "balance: expected least_pins, least_requests, peak_ewma, round_robin, random or two_choices, because affinity is not hash, found \"maglev\"",
+        ),
+        (
+            "balance: ring\n    affinity: off".to_owned(),
+            "balance: expected least_pins, least_requests, peak_ewma, round_robin, random or two_choices, because affinity is not hash, found \"ring\"",
+        ),
+        (
+            "balance: ketama".to_owned(),
+            "balance: expected least_pins, least_requests, peak_ewma, round_robin, random, two_choices, rendezvous, maglev or ring, found \"ketama\"",
+        ),
+        (hash("keys: [path], bounded_load: 1"), "affinity.hash.bounded_load: expected on, off, or 1.05 to 10, found 1"),
+        (
+            hash("keys: [path], bounded_load: 10.5"),
+            "affinity.hash.bounded_load: expected on, off, or 1.05 to 10, found 10.5",
+        ),
+        (
+            hash("keys: [path], bounded_load: some"),
+            "affinity.hash.bounded_load: expected on, off, or 1.05 to 10, found \"some\"",
         ),
         ("affinity: on".to_owned(), "affinity: expected off, or a mapping, found \"on\""),
         (

@@ -12,11 +12,11 @@ use super::units::{
     Percent, Ratio, RedisUrl, RequestTarget, Size, Statuses, Tier, Time, Weight, Whole,
 };
 use super::words::{
-    ApiWord, HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, ProbeMethod, RecordWord, Separator,
+    ApiWord, BalanceWord, BoundedLoad, HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, ProbeMethod, RecordWord,
+    Separator,
 };
 use super::{
-    Away, Balance, Briefly, Drained, HostPattern, PinOn, RetryOn, SameSite, Secure, Sessions, WhenUnavailable,
-    WithoutKey,
+    Away, Briefly, Drained, HostPattern, PinOn, RetryOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey,
 };
 
 /// A configuration file of Stickpin.
@@ -133,8 +133,10 @@ pub(super) struct Pool {
     pub(super) sessions: Given<Sessions>,
     /// Name of the app's own session cookie. Default: the names that common frameworks use.
     pub(super) session_cookie: Given<CookieName>,
-    /// How a client without a pin is placed. Default: least_pins, without affinity two_choices.
-    pub(super) balance: Given<Balance>,
+    /// How a client without a pin is placed, or how a key finds its home (maglev, rendezvous, ring; only with
+    /// `affinity: hash`, where another word is for requests without a key). Default: least_pins, with hash rendezvous,
+    /// without affinity two_choices.
+    pub(super) balance: Given<BalanceWord>,
     /// How a client keeps coming back to one backend. Default: by cookie.
     pub(super) affinity: Given<Short<Off, Affinity>>,
     /// What happens to a pin whose home cannot serve it.
@@ -248,6 +250,9 @@ pub(super) struct Hash {
     /// What happens to a request that carries none of them: it is balanced, the client's address is its key, or it is
     /// answered with 400. Default: balance.
     pub(super) without_key: Given<WithoutKey>,
+    /// A backend with more than this many times the average of active pins per weight gets no new key, 1.05 to 10; `on`
+    /// for 1.25. Keys in use are then remembered in the pin store and stay where they are. Default: off.
+    pub(super) bounded_load: Given<BoundedLoad>,
 }
 
 /// Where an affinity key comes from; one of the keys.

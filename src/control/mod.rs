@@ -242,15 +242,19 @@ async fn save_orders(state_dir: &Path, published: &Published) -> Result<(), Stri
     }
 }
 
-/// Puts the orders that were kept in force again. Call it before the first request.
-pub fn restore_orders(state_dir: &Path, published: &Published) {
+/// Puts the orders that were kept in force again. Call it before the first request. Says whether weights are among them.
+pub fn restore_orders(state_dir: &Path, published: &Published) -> bool {
     match state_dir::load::<Orders>(&state_dir.join(ORDERS_FILE)) {
         Ok(orders) => {
             let snapshot = published.load();
             let members = snapshot.pools.iter().flat_map(|pool| &pool.members);
-            orders.apply(members.map(|member| &*member.backend), moment());
+            orders.apply(members.clone().map(|member| &*member.backend), moment());
+            members.into_iter().any(|member| member.backend.weight_order().is_some())
         }
-        Err(error) => tracing::error!(%error, "the operator's orders could not be read; going on without"),
+        Err(error) => {
+            tracing::error!(%error, "the operator's orders could not be read; going on without");
+            false
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 
 use tokio::time::Instant;
 
-use crate::config::HomeBy;
 use crate::pool::Health;
 use crate::pool::rebalance::{Load, Role, roles};
 use crate::proxy::snapshot::{Affinity, Pool, Snapshot};
@@ -15,9 +14,10 @@ pub(super) fn count(snapshot: &Snapshot, now: Instant, wall_seconds: u32) {
         match &pool.affinity {
             Affinity::Off => {}
             // The store knows each of them.
-            Affinity::AppSession(session) if session.home_by == HomeBy::Learn => {
+            _ if pool.counts_in_store() => {
                 let is_active = |refreshed: u32| wall_seconds.saturating_sub(refreshed) <= pool.limits.idle_timeout;
-                let counts = session.store.count_by_home(|record| is_active(record.refreshed));
+                let counts = pool.pin_store().map(|store| store.count_by_home(|record| is_active(record.refreshed)));
+                let counts = counts.unwrap_or_default();
                 for member in &pool.members {
                     member.backend.set_active_pins(counts.get(&member.backend.stable_hash()).copied().unwrap_or(0));
                 }

@@ -24,6 +24,7 @@ use super::active_pins::ActivePins;
 use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, Thresholds};
 use super::departures::Departures;
 use super::drain::{Drain, DrainOrder, History};
+use super::latency::{Latency, Measure, Outcome};
 use super::rebalance::Role;
 use super::room::Room;
 use super::state::PoolState;
@@ -72,6 +73,7 @@ pub struct Backend {
     weight: AtomicU32,
     /// What it takes at a time, and who waits for room.
     room: Arc<Room>,
+    latency: Latency,
     /// Clients that used their pin here within the idle time, as last counted by the control plane.
     active_pins: AtomicU64,
     /// Which life of its process it is; see [`super::instance`].
@@ -148,6 +150,7 @@ impl Backend {
             standing,
             weight: AtomicU32::new(1),
             room: Arc::new(room),
+            latency: Latency::default(),
             active_pins: AtomicU64::new(0),
             instance: AtomicU32::new(0),
             role: AtomicU8::new(Role::Settled as u8),
@@ -226,6 +229,16 @@ impl Backend {
     /// Counts one request less; whoever waits for the room has it then.
     pub fn end_request(&self) {
         self.room.end();
+    }
+
+    /// Takes in how long an attempt took to bring the head of a reply, or to fail.
+    pub fn note_latency(&self, took: Duration, outcome: Outcome, now: Instant) {
+        self.latency.note(took, outcome, now.duration_since(self.known_since));
+    }
+
+    /// How long replies take to begin, if anybody has measured; see [`super::latency`].
+    pub fn latency(&self, now: Instant) -> Option<Measure> {
+        self.latency.measure(now.duration_since(self.known_since))
     }
 
     /// The life of its process that was last seen; see [`super::instance`].

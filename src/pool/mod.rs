@@ -10,6 +10,8 @@ mod line;
 
 pub mod room;
 
+pub mod latency;
+
 pub mod backend;
 
 pub mod registry;

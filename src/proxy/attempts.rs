@@ -23,6 +23,7 @@ use super::hedge::Failed;
 use super::outgoing::{own_lines, pass_interim, wanted_upgrade};
 use super::passage::Passage;
 use super::snapshot::Pool;
+use super::stopwatch::Stopwatch;
 use super::view::{Slot, View};
 use super::visit::{Destination, Moved, Next, Visit, pin_owner};
 use super::wait::Wait;
@@ -259,6 +260,7 @@ impl Proxy {
         let begun_at = (limit.is_some() || reply_times.is_some()).then(Instant::now);
         let pool = request.view.pool(request.pool);
         let member = &pool.members[destination.member];
+        let stopwatch = Stopwatch::start(pool, &body);
         let (parts, client) = (request.parts, request.client);
         let own_lines = own_lines(request, visit, &destination, self.clock.coarse_now());
         let upgrade = wanted_upgrade(parts);
@@ -280,14 +282,24 @@ impl Proxy {
             timeouts: &pool.settings.timeouts,
             deadline,
             end: limit.and_then(|limit| begun_at?.checked_add(limit)),
+            sent_at: stopwatch.when_sent(),
         };
         let interim = |head: &ReplyHead| pass_interim(client, parts.version, head);
-        let failed = |(error, body)| (destination, error, body);
-        let begun = self.client.send(member, &outgoing, body, write_head, interim).await.map_err(failed)?;
-        if begun.head.status == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() {
+        let begun = match self.client.send(member, &outgoing, body, write_head, interim).await {
             // Nobody asked for it; what follows is not HTTP any more.
-            return Err(failed((AttemptError::Reply(HeadError::Malformed), begun.exchange.into_body())));
-        }
+            Ok(begun) if begun.head.status == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() => {
+                Err((AttemptError::Reply(HeadError::Malformed), begun.exchange.into_body()))
+            }
+            outcome => outcome,
+        };
+        let begun = match begun {
+            Ok(begun) => begun,
+            Err((error, body)) => {
+                stopwatch.failed(pool, member, &error);
+                return Err((destination, error, body));
+            }
+        };
+        stopwatch.replied(pool, member, begun.head.status);
         if let (Some(times), Some(begun_at)) = (reply_times, begun_at) {
             times.borrow_mut().note(begun_at.elapsed());
         }

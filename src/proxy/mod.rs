@@ -44,6 +44,8 @@ mod reply_times;
 
 mod retry;
 
+mod stopwatch;
+
 mod view;
 
 pub mod visit;
@@ -134,6 +136,9 @@ impl Proxy {
         let unknown = visit.unknown_here(pool, &arrival);
         if !unknown.is_empty() {
             visit.ask_others(pool, unknown, pin_owner(client.origin.client(&parts.headers))).await;
+        }
+        if visit.needs_home() {
+            visit.take_home(pool, || pin_owner(client.origin.client(&parts.headers))).await;
         }
         journal.verdict = visit.verdict();
         if visit.lacks_key() {

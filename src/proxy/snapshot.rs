@@ -12,11 +12,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::accept::route::Routes;
+use super::affinity::known_keys::KnownKeys;
 use super::affinity::{AffinityKeys, CookieName, KeyRing, Limits, PoolPins, SessionPins, SetCookie};
+use super::balance::hash::{Homes, Tables};
 use super::balance::newcomers::Newcomers;
 use super::gate::Gates;
 use crate::config::{self, AccessLogTarget, Config, CookieAffinity, HomeBy, PinOn, WithoutKey};
-use crate::pins::Stores;
+use crate::pins::{PinStore, Stores};
 use crate::pool::recent::RecentPins;
 use crate::pool::sessions::Permits;
 use crate::pool::{BackendId, Member, PoolLine, PoolState, Registry, Warming, Wishes};
@@ -34,6 +36,8 @@ pub struct Lasting {
     pub stores: Arc<Stores>,
     /// Gates for the parallel requests of one client.
     pub gates: Arc<Gates>,
+    /// Tables in which keys find their homes.
+    pub tables: Arc<Tables>,
     /// Pins whose loss, or whose move from a backend that was removed, was told a moment ago.
     pub told: Arc<Mutex<RecentPins>>,
 }
@@ -55,6 +59,7 @@ impl Lasting {
             registry: Arc::clone(registry),
             stores: Arc::new(stores),
             gates: Arc::default(),
+            tables: Arc::default(),
             told: Self::nothing_told(),
         }
     }
@@ -136,6 +141,19 @@ pub struct Hash {
     pub keys: AffinityKeys,
     /// What happens without one.
     pub without_key: WithoutKey,
+    /// Finds the home of a key.
+    pub homes: Homes,
+    /// With a bound on the load: the keys in use.
+    pub bounded: Option<Bounded>,
+}
+
+/// What a bound on the load of hashing takes.
+#[derive(Debug)]
+pub struct Bounded {
+    /// A backend with more than this many times the average gets no new key.
+    pub ratio: f64,
+    /// Where the keys in use live.
+    pub known: KnownKeys,
 }
 
 /// Everything that is worked out once for a pool's cookie.
@@ -161,6 +179,7 @@ impl Snapshot {
         let names: HashSet<_> = pools.iter().map(|pool| Arc::clone(&pool.settings.name)).collect();
         lasting.registry.retain(&backends, &names);
         lasting.stores.retain(&names);
+        lasting.tables.retain(&names);
         Self {
             generation,
             routes: Routes::new(&config.routes),
@@ -212,7 +231,20 @@ impl Pool {
 
     /// Whether the pin store counts its pins, each by name.
     pub fn counts_in_store(&self) -> bool {
-        matches!(&self.affinity, Affinity::AppSession(session) if session.home_by == HomeBy::Learn)
+        match &self.affinity {
+            Affinity::AppSession(session) => session.home_by == HomeBy::Learn,
+            Affinity::Hash(hash) => hash.bounded.is_some(),
+            Affinity::Off | Affinity::Cookie(_) => false,
+        }
+    }
+
+    /// The pin store, where it is used.
+    pub fn pin_store(&self) -> Option<&Arc<PinStore>> {
+        match &self.affinity {
+            Affinity::AppSession(session) => Some(&session.store),
+            Affinity::Hash(hash) => hash.bounded.as_ref().map(|bounded| &bounded.known.store),
+            Affinity::Off | Affinity::Cookie(_) => None,
+        }
     }
 
     /// Whether lives of backends are told apart by a header of the probe's reply.
@@ -263,7 +295,16 @@ impl Pool {
                 Affinity::AppSession(Box::new(SessionPins::new(session, settings, &members, keys, store)))
             }
             config::Affinity::Hash(hash) => {
-                Affinity::Hash(Hash { keys: AffinityKeys::new(hash), without_key: hash.without_key })
+                let known = || {
+                    let store = lasting.stores.pool(&settings.name, pin_store);
+                    KnownKeys::new(keys, &settings.name, &members, store)
+                };
+                Affinity::Hash(Hash {
+                    keys: AffinityKeys::new(hash),
+                    without_key: hash.without_key,
+                    homes: lasting.tables.homes(&settings.name, hash.home_hash, &members),
+                    bounded: hash.bounded_load.map(|ratio| Bounded { ratio, known: known() }),
+                })
             }
         };
         let is_bounded = settings.backends.iter().any(|backend| bounds(settings, backend) != (None, None));

@@ -45,6 +45,8 @@ mod instances;
 
 mod interim;
 
+mod latency;
+
 mod limits;
 
 mod max_pins;

@@ -14,10 +14,10 @@ use super::{items, non_zero, not_empty, secs, time};
 use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
-    self, BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Tier, Weight,
-    Whole, is_pool_name,
+    self, BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Scalar as _, Tier,
+    Weight, Whole, is_pool_name,
 };
-use crate::config::words::{LostWord, Off};
+use crate::config::words::{BalanceWord, LostWord, Off};
 use crate::config::{
     Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Queue, Rebalance, Rehome, Retry, RetryOn, Sessions,
     Source, Timeouts, When, WhenUnavailable, yaml,
@@ -82,11 +82,9 @@ pub(super) fn pools(report: &Report<'_>, given: Given<Entries<yaml::Pool>>) -> P
 }
 
 fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Pool {
-    let affinity = affinity(report, &at.key("affinity"), yaml.affinity);
-    let balance = match affinity {
-        Affinity::Cookie(_) | Affinity::AppSession(_) => Balance::LeastPins,
-        Affinity::Hash(_) | Affinity::Off => Balance::TwoChoices,
-    };
+    let affinity_known = !yaml.affinity.is_wrong();
+    let mut affinity = affinity(report, &at.key("affinity"), yaml.affinity);
+    let balance = balance(report, &at.key("balance"), yaml.balance, &mut affinity, affinity_known);
     let sessions = yaml.sessions.or(Sessions::Local);
     let names_in_ids = NamesInIds::of(&affinity);
     let backends_path = at.key("backends");
@@ -105,7 +103,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         name: name.into(),
         sessions,
         session_cookie: yaml.session_cookie.option().map(|CookieName(name)| name),
-        balance: yaml.balance.or(balance),
+        balance,
         affinity,
         rehome: rehome(report, &at.key("rehome"), yaml.rehome.or(yaml::Rehome::default())),
         rebalance,
@@ -120,6 +118,34 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         queue: queue(yaml.queue.or(yaml::Queue::default())),
         backends: listed.backends,
         backends_from,
+    }
+}
+
+/// What one word says: how whoever has no pin is placed, and how a key finds its home.
+fn balance(
+    report: &Report<'_>,
+    at: &Path<'_>,
+    given: Given<BalanceWord>,
+    affinity: &mut Affinity,
+    affinity_known: bool,
+) -> Balance {
+    let usual = match affinity {
+        Affinity::Cookie(_) | Affinity::AppSession(_) => Balance::LeastPins,
+        Affinity::Hash(_) | Affinity::Off => Balance::TwoChoices,
+    };
+    match (given.option(), affinity) {
+        (None, _) => usual,
+        (Some(BalanceWord::Pick(balance)), _) => balance,
+        (Some(BalanceWord::Hash(home_hash)), Affinity::Hash(hash)) => {
+            hash.home_hash = home_hash;
+            usual
+        }
+        (Some(BalanceWord::Hash(_)), _) => {
+            if affinity_known {
+                report.expected(at, format!("{}, because affinity is not hash", Balance::expected()));
+            }
+            usual
+        }
     }
 }
 

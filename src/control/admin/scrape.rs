@@ -8,7 +8,7 @@ use crate::config::Source;
 use crate::control::discovery::{self, Standings};
 use crate::pins::{PinStore, SharedStanding, Standing};
 use crate::pool::{Health, Member};
-use crate::proxy::snapshot::{Affinity, Pool};
+use crate::proxy::snapshot::Pool;
 use crate::telemetry::metrics::{
     BackendScrape, ListenerScrape, PinStoreScrape, PoolScrape, Scrape, SharedStoreScrape, SourceScrape,
 };
@@ -41,10 +41,7 @@ fn pool(pool: &Pool, standings: &Standings) -> PoolScrape {
         panicking: pool.state.spread().is_panicking(),
         backends: pool.members.iter().map(backend).collect(),
         queued: pool.line.line.len(),
-        pin_store: match &pool.affinity {
-            Affinity::AppSession(session) => Some(pin_store(&session.store)),
-            Affinity::Off | Affinity::Cookie(_) | Affinity::Hash(_) => None,
-        },
+        pin_store: pool.pin_store().map(|store| pin_store(store)),
         sources: standings.of(&pool.settings.name).into_iter().map(source).collect(),
     }
 }

@@ -8,13 +8,13 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::config::{Affinity, Balance, Sessions, Source};
+use crate::config::{self, Affinity, Balance, HomeHash, Sessions, Source};
 use crate::control::discovery::{Standing, Standings};
 use crate::pins::Standing as PinsStanding;
 use crate::pool::drain::{Drain, Leaving};
 use crate::pool::sessions::{HomeState, Permit};
 use crate::pool::{AdminState, Health, Member, Memory, slow_start};
-use crate::proxy::snapshot::{self, Pool, Snapshot};
+use crate::proxy::snapshot::{Pool, Snapshot};
 use crate::telemetry::words::Placement;
 
 /// Both clocks, read once a request.
@@ -181,7 +181,7 @@ impl PoolView {
         Self {
             name: pool.settings.name.as_ref().to_owned(),
             sessions: pool.settings.sessions.into(),
-            balance: pool.settings.balance.into(),
+            balance: (&pool.settings).into(),
             affinity: (&pool.settings.affinity).into(),
             tier_in_use: pool.state.spread().tier,
             panicking: pool.state.spread().is_panicking(),
@@ -197,10 +197,7 @@ impl PoolView {
                 .map(|(source, standing)| SourceStandingView::of(source, standing))
                 .collect(),
             queued: pool.line.line.len(),
-            pin_store: match &pool.affinity {
-                snapshot::Affinity::AppSession(session) => Some(PinStoreView::of(session.store.standing())),
-                snapshot::Affinity::Off | snapshot::Affinity::Cookie(_) | snapshot::Affinity::Hash(_) => None,
-            },
+            pin_store: pool.pin_store().map(|store| PinStoreView::of(store.standing())),
             placements: counts
                 .filter(|(_, requests)| *requests > 0)
                 .map(|(placement, requests)| PlacementView {
@@ -514,12 +511,37 @@ pub(super) enum BalanceView {
     LeastPins,
     /// Fewest in-flight requests per weight.
     LeastRequests,
+    /// Lowest expected latency times in-flight requests per weight, of two random choices.
+    PeakEwma,
     /// Smooth weighted round robin.
     RoundRobin,
     /// Weighted random.
     Random,
     /// The less loaded of two weighted random choices.
     TwoChoices,
+    /// A key has its home at the backend with the best score; a request without one is placed by two choices.
+    Rendezvous,
+    /// A key has its home where a table says; a request without one is placed by two choices.
+    Maglev,
+    /// A key has its home where a ring of points says; a request without one is placed by two choices.
+    Ring,
+}
+
+impl From<&config::Pool> for BalanceView {
+    /// The word that says the most: where a key's home is found by a table, or requests without a key are placed by two
+    /// choices, how it is found.
+    fn from(pool: &config::Pool) -> Self {
+        let home_hash = match &pool.affinity {
+            Affinity::Hash(hash) => Some(hash.home_hash),
+            Affinity::Off | Affinity::Cookie(_) | Affinity::AppSession(_) => None,
+        };
+        match (home_hash, pool.balance) {
+            (Some(HomeHash::Maglev), _) => Self::Maglev,
+            (Some(HomeHash::Ring), _) => Self::Ring,
+            (Some(HomeHash::Rendezvous), Balance::TwoChoices) => Self::Rendezvous,
+            (_, balance) => balance.into(),
+        }
+    }
 }
 
 impl From<Balance> for BalanceView {
@@ -527,6 +549,7 @@ impl From<Balance> for BalanceView {
         match balance {
             Balance::LeastPins => Self::LeastPins,
             Balance::LeastRequests => Self::LeastRequests,
+            Balance::PeakEwma => Self::PeakEwma,
             Balance::RoundRobin => Self::RoundRobin,
             Balance::Random => Self::Random,
             Balance::TwoChoices => Self::TwoChoices,

@@ -1,12 +1,12 @@
 //! Who serves a client that has no pin?
 //!
 //! A [`Balancer`] belongs to one worker, so its state needs no lock and no atomic. It looks at nothing but what the
-//! backends publish and at chance, which is handed in; it reads no clock and opens nothing. Every algorithm picks among
+//! backends publish, at chance and at the time, which are handed in; it reads no clock and opens nothing. Every algorithm picks among
 //! `Candidates`: the members of the best `Suitability` that somebody has. So an algorithm knows nothing of health,
 //! and no search is longer than a few passes over the pool.
 //!
 //! Another algorithm is another file with `pick(&mut self, &Candidates, &mut Rng) -> Option<usize>`, and one more
-//! variant here.
+//! variant here. Where a hashed key lives is another question, which [`hash`] answers.
 
 mod suitability;
 
@@ -15,6 +15,8 @@ mod tried;
 mod weight_table;
 
 pub mod newcomers;
+
+pub mod hash;
 
 mod round_robin;
 
@@ -26,16 +28,20 @@ mod two_choices;
 
 mod least_pins;
 
+mod peak_ewma;
+
 #[cfg(test)]
 mod testing;
 
 use fastrand::Rng;
+use tokio::time::Instant;
 
 use crate::config::Balance;
 use crate::pool::{Member, Spread, Warming};
 
 use least_pins::LeastPins;
 use least_requests::LeastRequests;
+use peak_ewma::PeakEwma;
 use random::Random;
 use round_robin::RoundRobin;
 use suitability::{Among, Candidates, Excluded, Suitability};
@@ -70,6 +76,7 @@ pub struct Balancer(Algorithm);
 enum Algorithm {
     LeastPins(LeastPins),
     LeastRequests(LeastRequests),
+    PeakEwma(PeakEwma),
     Random(Random),
     RoundRobin(RoundRobin),
     TwoChoices(TwoChoices),
@@ -83,6 +90,7 @@ impl Balancer {
         Self(match balance {
             Balance::LeastPins => Algorithm::LeastPins(LeastPins::default()),
             Balance::LeastRequests => Algorithm::LeastRequests(LeastRequests),
+            Balance::PeakEwma => Algorithm::PeakEwma(PeakEwma::default()),
             Balance::Random => Algorithm::Random(Random::default()),
             Balance::RoundRobin => Algorithm::RoundRobin(RoundRobin::new(members, worker)),
             Balance::TwoChoices => Algorithm::TwoChoices(TwoChoices::default()),
@@ -96,13 +104,13 @@ impl Balancer {
     /// `Suitability`). `None` only when everybody is excluded, disabled or unhealthy. Of equally good ones, those with room
     /// for a request come first; one that is full is picked when all of them are, for the next best are not there to take
     /// what is too much for the best.
-    pub fn pick(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng) -> Option<usize> {
-        self.pick_under(&Circumstances::ordinary(excluded), members, rng)
+    pub fn pick(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng, now: Instant) -> Option<usize> {
+        self.pick_under(&Circumstances::ordinary(excluded), members, rng, now)
     }
 
     /// Picks a home for a new client: as [`Balancer::pick`], but never a member with as many clients as it may have.
-    pub fn pick_home(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng) -> Option<usize> {
-        self.pick_under(&Circumstances { is_home: true, ..Circumstances::ordinary(excluded) }, members, rng)
+    pub fn pick_home(&mut self, members: &[Member], excluded: &Tried, rng: &mut Rng, now: Instant) -> Option<usize> {
+        self.pick_under(&Circumstances { is_home: true, ..Circumstances::ordinary(excluded) }, members, rng, now)
     }
 
     /// As [`Balancer::pick`] or [`Balancer::pick_home`], in a pool in which somebody may be warming, or that may panic.
@@ -111,15 +119,16 @@ impl Balancer {
         circumstances: &Circumstances<'_>,
         members: &[Member],
         rng: &mut Rng,
+        now: Instant,
     ) -> Option<usize> {
         let Circumstances { tried, is_home, spread, warming } = *circumstances;
         let warming = warming.map(|warming| (warming, rng.u64(..)));
         let excluded = Excluded { tried, are_full_ones: is_home, are_busy_ones: true, warming };
         if spread.is_panicking() {
-            return self.pick_in_panic(members, excluded, spread, rng);
+            return self.pick_in_panic(members, excluded, spread, (rng, now));
         }
         let first_choice = Candidates::new(members, excluded, Among::Suited(Suitability::first_choice(spread.tier)));
-        self.pick_among(&first_choice, rng).or_else(|| self.pick_second_best(members, excluded, rng))
+        self.pick_among(&first_choice, rng, now).or_else(|| self.pick_second_best(members, excluded, (rng, now)))
     }
 
     /// Health is ignored, but for a request that has failed already: one try in vain is enough.
@@ -129,23 +138,29 @@ impl Balancer {
         members: &[Member],
         excluded: Excluded<'_>,
         spread: Spread,
-        rng: &mut Rng,
+        (rng, now): (&mut Rng, Instant),
     ) -> Option<usize> {
         let everybody = |excluded| Candidates::new(members, excluded, Among::Everybody(spread));
-        let of_living = if excluded.tried.is_empty() { None } else { self.pick_second_best(members, excluded, rng) };
+        let of_living =
+            if excluded.tried.is_empty() { None } else { self.pick_second_best(members, excluded, (rng, now)) };
         of_living
-            .or_else(|| self.pick_among(&everybody(excluded), rng))
-            .or_else(|| self.pick_among(&everybody(Excluded { warming: None, ..excluded }), rng))
-            .or_else(|| self.pick_second_best(members, excluded, rng))
+            .or_else(|| self.pick_among(&everybody(excluded), rng, now))
+            .or_else(|| self.pick_among(&everybody(Excluded { warming: None, ..excluded }), rng, now))
+            .or_else(|| self.pick_second_best(members, excluded, (rng, now)))
     }
 
     #[cold]
-    fn pick_second_best(&mut self, members: &[Member], excluded: Excluded<'_>, rng: &mut Rng) -> Option<usize> {
+    fn pick_second_best(
+        &mut self,
+        members: &[Member],
+        excluded: Excluded<'_>,
+        (rng, now): (&mut Rng, Instant),
+    ) -> Option<usize> {
         // The tier in use may be another one by now; and where nobody else is as good, nobody is passed over for warming.
         let everybody = Excluded { warming: None, ..excluded };
         let best = Among::Suited(Suitability::best(members, everybody.but_busy_ones())?);
-        self.pick_among(&Candidates::new(members, excluded, best), rng)
-            .or_else(|| self.pick_among(&Candidates::new(members, everybody, best), rng))
+        self.pick_among(&Candidates::new(members, excluded, best), rng, now)
+            .or_else(|| self.pick_among(&Candidates::new(members, everybody, best), rng, now))
             // States change while we look. Whoever is left is better than an error page.
             .or_else(|| Suitability::anybody(members, everybody.but_busy_ones()))
     }
@@ -160,10 +175,11 @@ impl Balancer {
         })
     }
 
-    fn pick_among(&mut self, candidates: &Candidates<'_>, rng: &mut Rng) -> Option<usize> {
+    fn pick_among(&mut self, candidates: &Candidates<'_>, rng: &mut Rng, now: Instant) -> Option<usize> {
         match &mut self.0 {
             Algorithm::LeastPins(algorithm) => algorithm.pick(candidates, rng),
             Algorithm::LeastRequests(algorithm) => algorithm.pick(candidates, rng),
+            Algorithm::PeakEwma(algorithm) => algorithm.pick(candidates, rng, now),
             Algorithm::Random(algorithm) => algorithm.pick(candidates, rng),
             Algorithm::RoundRobin(algorithm) => algorithm.pick(candidates),
             Algorithm::TwoChoices(algorithm) => algorithm.pick(candidates, rng),
@@ -237,7 +253,10 @@ mod tests {
         let best = (0..4).filter_map(rank_at).min();
         let circumstances = Circumstances { spread: Spread::of(members, 0.0), ..Circumstances::ordinary(tried) };
         // With the tier in use as a hint, and with one that may be wrong.
-        for picked in [balancer.pick_under(&circumstances, members, rng), balancer.pick(members, tried, rng)] {
+        for picked in [
+            balancer.pick_under(&circumstances, members, rng, Instant::now()),
+            balancer.pick(members, tried, rng, Instant::now()),
+        ] {
             assert_eq!(picked.and_then(rank_at), best, "{balance:?}: {picked:?} of {states:?} but {tried:?}");
         }
     }
@@ -268,7 +287,7 @@ mod tests {
                 return;
             }
             let circumstances = Circumstances { spread, ..Circumstances::ordinary(tried) };
-            let picked = balancer.pick_under(&circumstances, members, rng);
+            let picked = balancer.pick_under(&circumstances, members, rng, Instant::now());
             let rank_at = |place: usize| rank(states[place]).filter(|_| !tried.contains(place));
             let is_spread_over = |place: &usize| spread.ignores_health_of(&members[*place]) && !tried.contains(*place);
             let best = (0..4).filter_map(rank_at).min();
@@ -301,7 +320,9 @@ mod tests {
             let circumstances = Circumstances { spread, is_home: true, ..Circumstances::ordinary(&tried) };
             let mut picks = [0_u32; 4];
             for _ in 0..10_000 {
-                picks[balancer.pick_under(&circumstances, &members, &mut rng).expect("three are enabled")] += 1;
+                picks[balancer
+                    .pick_under(&circumstances, &members, &mut rng, Instant::now())
+                    .expect("three are enabled")] += 1;
             }
             for (picks, share) in picks.into_iter().zip([0.25, 0.25, 0.5, 0.0]) {
                 assert!((f64::from(picks) / 10_000.0 - share).abs() < 0.025, "{balance:?}: {picks} for {share}");
@@ -316,8 +337,12 @@ mod tests {
             members[0].max_pins = Some(0);
             let (mut balancer, mut rng, tried) =
                 (Balancer::new(balance, &members, 0), Rng::with_seed(16), Tried::default());
-            assert_eq!(balancer.pick_home(&members, &tried, &mut rng), Some(1), "{balance:?}");
-            assert_eq!(balancer.pick(&members, &tried, &mut rng), Some(0), "{balance:?}: no home is looked for");
+            assert_eq!(balancer.pick_home(&members, &tried, &mut rng, Instant::now()), Some(1), "{balance:?}");
+            assert_eq!(
+                balancer.pick(&members, &tried, &mut rng, Instant::now()),
+                Some(0),
+                "{balance:?}: no home is looked for"
+            );
         }
     }
 
@@ -337,7 +362,9 @@ mod tests {
                 let (mut balancer, mut rng) = (Balancer::new(balance, &members, 0), Rng::with_seed(17));
                 let tried = Tried::default();
                 let circumstances = Circumstances { warming, ..Circumstances::ordinary(&tried) };
-                let pick = |_| balancer.pick_under(&circumstances, &members, &mut rng).expect("all are healthy");
+                let pick = |_| {
+                    balancer.pick_under(&circumstances, &members, &mut rng, Instant::now()).expect("all are healthy")
+                };
                 (0..10_000).map(pick).filter(|picked| *picked == 0).count() as f64 / 10_000.0
             };
             let full = share(40);
@@ -365,7 +392,11 @@ mod tests {
             let warming = state.warming(SLOW_START, start);
             let circumstances = Circumstances { warming, ..Circumstances::ordinary(&tried) };
             for _ in 0..100 {
-                assert_eq!(balancer.pick_under(&circumstances, &members, &mut rng), Some(0), "{balance:?}");
+                assert_eq!(
+                    balancer.pick_under(&circumstances, &members, &mut rng, Instant::now()),
+                    Some(0),
+                    "{balance:?}"
+                );
             }
         }
     }
@@ -379,11 +410,18 @@ mod tests {
             let mut balancer = Balancer::new(balance, &members, 0);
             let (mut rng, tried) = (Rng::with_seed(14), Tried::default());
             for _ in 0..50 {
-                assert_eq!(balancer.pick_home(&members, &tried, &mut rng), Some(0), "{balance:?}");
+                assert_eq!(balancer.pick_home(&members, &tried, &mut rng, Instant::now()), Some(0), "{balance:?}");
             }
-            assert!((0..50).any(|_| balancer.pick(&members, &tried, &mut rng) == Some(1)), "{balance:?}");
+            assert!(
+                (0..50).any(|_| balancer.pick(&members, &tried, &mut rng, Instant::now()) == Some(1)),
+                "{balance:?}"
+            );
             members[0].max_pins = Some(0);
-            assert_eq!(balancer.pick_home(&members, &tried, &mut rng), None, "{balance:?}: all are full");
+            assert_eq!(
+                balancer.pick_home(&members, &tried, &mut rng, Instant::now()),
+                None,
+                "{balance:?}: all are full"
+            );
         }
     }
 
@@ -398,23 +436,29 @@ mod tests {
             let (mut rng, tried) = (Rng::with_seed(15), Tried::default());
             assert!(members[1].backend.try_begin_request() && members[2].backend.try_begin_request());
             for _ in 0..50 {
-                assert_eq!(balancer.pick(&members, &tried, &mut rng), Some(0), "{balance:?}");
+                assert_eq!(balancer.pick(&members, &tried, &mut rng, Instant::now()), Some(0), "{balance:?}");
             }
             members[0].backend.set_bounds(Some(1), None);
             assert!(members[0].backend.try_begin_request());
             for _ in 0..50 {
-                assert!(balancer.pick_home(&members, &tried, &mut rng).is_some_and(|full| full < 3), "{balance:?}");
+                assert!(
+                    balancer.pick_home(&members, &tried, &mut rng, Instant::now()).is_some_and(|full| full < 3),
+                    "{balance:?}"
+                );
             }
             assert_eq!(Balancer::candidates(&members, &tried, true), [0, 1, 2]);
             members[1].backend.end_request();
-            assert_eq!(balancer.pick(&members, &tried, &mut rng), Some(1), "{balance:?}");
+            assert_eq!(balancer.pick(&members, &tried, &mut rng, Instant::now()), Some(1), "{balance:?}");
         }
     }
 
     #[test]
     fn an_empty_pool_has_nobody() {
         for balance in ALL {
-            assert_eq!(Balancer::new(balance, &[], 3).pick(&[], &Tried::default(), &mut Rng::with_seed(1)), None);
+            assert_eq!(
+                Balancer::new(balance, &[], 3).pick(&[], &Tried::default(), &mut Rng::with_seed(1), Instant::now()),
+                None
+            );
         }
     }
 
@@ -455,12 +499,12 @@ mod tests {
             let (mut rng, tried) = (Rng::with_seed(13), Tried::default());
             let mut picks = [0_u32; 3];
             for _ in 0..1_000 {
-                picks[balancer.pick(&members, &tried, &mut rng).expect("two are healthy")] += 1;
+                picks[balancer.pick(&members, &tried, &mut rng, Instant::now()).expect("two are healthy")] += 1;
             }
             assert_eq!(picks[0], 0, "{balance:?}");
             members[0].backend.order_weight(Some(8));
             for _ in 0..5_000 {
-                picks[balancer.pick(&members, &tried, &mut rng).expect("three are healthy")] += 1;
+                picks[balancer.pick(&members, &tried, &mut rng, Instant::now()).expect("three are healthy")] += 1;
             }
             // Four fifths of 5,000; where placements are remembered, of 6,000 at most.
             assert!((3_800..=4_850).contains(&picks[0]), "{balance:?}: {picks:?}, seed 13");

@@ -10,8 +10,14 @@ use crate::config::Balance;
 use crate::pool::{AdminState, BackendId, Evidence, Failure, Health, Member, Registry, Thresholds};
 
 /// Every algorithm.
-pub(super) const ALL: [Balance; 5] =
-    [Balance::LeastPins, Balance::LeastRequests, Balance::RoundRobin, Balance::Random, Balance::TwoChoices];
+pub(super) const ALL: [Balance; 6] = [
+    Balance::LeastPins,
+    Balance::LeastRequests,
+    Balance::PeakEwma,
+    Balance::RoundRobin,
+    Balance::Random,
+    Balance::TwoChoices,
+];
 
 /// What a backend is put into.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +76,8 @@ pub(super) fn counts(balance: Balance, members: &[Member], picks: u32, seed: u64
     let (mut balancer, mut rng) = (Balancer::new(balance, members, 0), Rng::with_seed(seed));
     let mut counts = vec![0; members.len()];
     for _ in 0..picks {
-        counts[balancer.pick(members, &Tried::default(), &mut rng).expect("somebody is available")] += 1;
+        counts[balancer.pick(members, &Tried::default(), &mut rng, Instant::now()).expect("somebody is available")] +=
+            1;
     }
     counts
 }

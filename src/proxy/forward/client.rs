@@ -1,6 +1,6 @@
 //! One worker's connections to backends, and one attempt to send a request over one of them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -127,6 +127,8 @@ pub struct Outgoing<'a> {
     pub deadline: &'a Deadline,
     /// When it is given up though its own deadlines have not passed.
     pub end: Option<Instant>,
+    /// Set when the whole request was sent, for whoever wants to know when that was.
+    pub sent_at: Option<&'a Cell<Instant>>,
 }
 
 /// A reply that has begun.
@@ -353,6 +355,9 @@ async fn reply(
             let polled = exchange.poll_reply(cx);
             if !was_sent && exchange.is_sent() {
                 was_sent = true;
+                if let Some(sent_at) = request.sent_at {
+                    sent_at.set(Instant::now());
+                }
                 request.deadline.set_before(timeouts.first_byte, request.end);
             } else if !was_sent && exchange.progress() != progress {
                 progress = exchange.progress();

@@ -93,6 +93,7 @@ pub async fn explain(pool: &Pool, question: &Question, now: Instant, wall_second
         (visit, unknown)
     };
     visit.ask_others(pool, unknown, pin_owner(question.client)).await;
+    visit.look_for_home(pool, pin_owner(question.client)).await;
     visit.explain(pool, now)
 }
 
@@ -142,7 +143,7 @@ impl Visit {
         let known_by = match &self.carrier {
             Carrier::KeyMissing => return Answer::Refuse,
             Carrier::Session(session) => session.presented.map(|presented| presented.pin_id),
-            Carrier::Cookie | Carrier::Hash => None,
+            Carrier::Cookie | Carrier::Hash | Carrier::Bounded(_) => None,
         };
         match known_by.and_then(|id| place_of_unknown(id, pool, &Tried::default(), now)) {
             Some(to) => Answer::Go { to, placement: Placement::New, session_lost: None },

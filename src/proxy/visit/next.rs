@@ -38,7 +38,9 @@ impl Visit {
                 self.follow(course, pool, orphan, (tried, crowd), now)
             }
             Some(Opened::None | Opened::Expired | Opened::Forged) => match &self.carrier {
-                Carrier::Hash | Carrier::KeyMissing => unpinned(pool, balancer, (tried, crowd), rng, now),
+                Carrier::Hash | Carrier::Bounded(_) | Carrier::KeyMissing => {
+                    unpinned(pool, balancer, (tried, crowd), rng, now)
+                }
                 Carrier::Cookie | Carrier::Session(_) => self.welcome(pool, balancer, (tried, crowd), rng, now),
             },
             None => unpinned(pool, balancer, (tried, crowd), rng, now),
@@ -118,7 +120,7 @@ impl Visit {
         };
         // A key hashes to its home for ever: whoever is elsewhere is on a detour.
         match course {
-            Course::Rehome { .. } if matches!(self.carrier, Carrier::Hash) => Course::Detour(match state {
+            Course::Rehome { .. } if self.carrier.is_by_key() => Course::Detour(match state {
                 HomeState::Draining | HomeState::Disabled => DetourReason::Disabled,
                 _ => DetourReason::Unreachable,
             }),
@@ -184,7 +186,7 @@ impl Visit {
             return if is_found_full(member) { queue_as_new(member, crowd) } else { new(member) };
         }
         let circumstances = Circumstances { is_home: true, ..circumstances(pool, tried, now) };
-        match balancer.pick_under(&circumstances, &pool.members, rng) {
+        match balancer.pick_under(&circumstances, &pool.members, rng, now) {
             Some(member) if must_queue(pool, member) => queue_for_any(Placement::New, crowd),
             Some(member) => {
                 let claimed = pool.newcomers.claim(newcomer, member, pool.uptime(now));
@@ -233,7 +235,7 @@ impl Visit {
         let settings = pool.settings.rebalance.as_ref()?;
         let home = pin.home as usize;
         let backend = &pool.members[home].backend;
-        if backend.role() != Role::Sheds || matches!(self.carrier, Carrier::Hash) {
+        if backend.role() != Role::Sheds || self.carrier.is_by_key() {
             return None;
         }
         // Not in the middle of a burst of requests, some of which would still go to the old home.
@@ -410,7 +412,7 @@ fn unpinned(
     rng: &mut Rng,
     now: Instant,
 ) -> Next {
-    match balancer.pick_under(&circumstances(pool, tried, now), &pool.members, rng) {
+    match balancer.pick_under(&circumstances(pool, tried, now), &pool.members, rng, now) {
         Some(member) if must_queue(pool, member) => queue_for_any(Placement::Unpinned, crowd),
         Some(member) => Next::Go(Destination::plain(member, Placement::Unpinned)),
         None => Next::Nobody,
