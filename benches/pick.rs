@@ -28,7 +28,8 @@ fn members(size: usize) -> Vec<Member> {
         let backend = registry.backend(&id, now);
         backend.observe(Evidence::ProbeOk, thresholds, now);
         backend.set_file_weight(1 + index as u32 % 4);
-        Member { backend, address: ([127, 0, 0, 1], 9000).into(), max_pins: None, tier: 0 }
+        let address = ([127, 0, 0, 1], 9000).into();
+        Member { backend, address, probe_address: None, max_pins: None, tier: 0 }
     };
     (0..size).map(member).collect()
 }

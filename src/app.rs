@@ -103,7 +103,8 @@ impl App {
     ///
     /// # Errors
     /// When an address is taken, or a file cannot be used.
-    pub fn bind(config: Config, base: &Path) -> Result<Self, StartError> {
+    pub fn bind(mut config: Config, base: &Path) -> Result<Self, StartError> {
+        reload::load_roots(&mut config, base)?;
         let workers = workers(&config);
         let (addresses, sockets) = bind_listeners(&config, workers)?;
         let admin = config.admin.as_ref().map(|admin| bind_admin(admin, base)).transpose()?;

@@ -27,7 +27,7 @@
 //!
 //! # Imports point left, never right
 //!
-//! `clock, config, telemetry, drain` ← `pool` ← `pins` ← `proxy` ← `control` ← `app, ctl` ← `main`.
+//! `clock, config, telemetry, drain, tls` ← `pool` ← `pins` ← `proxy` ← `control` ← `app, ctl` ← `main`.
 //!
 //! Within `proxy`, the folders do not import one another, except that `accept` runs the tunnels of `forward`;
 //! `proxy/mod.rs`, `attempts.rs`, `hedge.rs`, `passage.rs`, `visit/`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
@@ -40,6 +40,8 @@ pub mod config;
 pub mod telemetry;
 
 pub mod drain;
+
+pub mod tls;
 
 pub mod pool;
 

@@ -7,6 +7,8 @@ mod units;
 
 mod words;
 
+mod health;
+
 mod yaml;
 
 mod tree;
@@ -30,6 +32,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use health::{Agent, BackendTls, CaFile, GrpcProbe, Health, HttpProbe, Probe, Traffic};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use units::{Pace, Percent, Tier, Weight, duration, written};
@@ -269,6 +272,8 @@ pub struct Backend {
     pub max_connections: Option<u32>,
     /// Who named it.
     pub source: Source,
+    /// Where its probes go; `None` for its address, with the port of the pool's probes if they have one.
+    pub probe_address: Option<SocketAddr>,
 }
 
 /// Where the app keeps its sessions.
@@ -603,49 +608,6 @@ pub enum WhenUnavailable {
     Detour,
     /// 503 until the home is back.
     Refuse,
-}
-
-/// Probes and thresholds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// What a probe is.
-    pub probe: Probe,
-    /// Time between two probes of a healthy or unhealthy backend.
-    pub interval: Duration,
-    /// Time between two probes of a suspect backend, and of one on its way back.
-    pub suspect_interval: Duration,
-    /// A probe without an answer by then has failed, silently.
-    pub timeout: Duration,
-    /// Successes in a row that make an unhealthy backend healthy.
-    pub healthy_after: u32,
-    /// Failures in a row that make a backend unhealthy.
-    pub unhealthy_after: u32,
-}
-
-/// What a probe is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// None: health is always `healthy`, and only traffic makes a backend suspect for a moment.
-    Off,
-    /// A connection that opens.
-    Tcp,
-    /// A request that is answered as expected.
-    Http(HttpProbe),
-}
-
-/// An HTTP probe.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpProbe {
-    /// Request target, with the query if any.
-    pub path: Arc<str>,
-    /// `GET`, `HEAD` or `OPTIONS`.
-    pub method: http::Method,
-    /// `Host` header; the backend's address when `None`.
-    pub host: Option<Arc<str>>,
-    /// Inclusive ranges of status codes that mean success.
-    pub expected_status: Vec<(u16, u16)>,
-    /// Reply header that names the life of the backend's process.
-    pub instance_header: Option<http::HeaderName>,
 }
 
 /// When a request is tried again.

@@ -124,8 +124,11 @@ fn the_reference_states_the_defaults() {
           shop:
             backends: [ { name: shop1, address: '127.0.0.1:9101' }, { name: shop2, address: '127.0.0.1:9102' } ]
           api:
-            health: { http: }
+            health: { http: { agent: { header: X-Load }, tls: {} } }
             backends: ['127.0.0.1:9201']
+          rpc:
+            health: { grpc: { tls: {} } }
+            backends: ['127.0.0.1:9202']
           portal:
             affinity:
               app_session:
@@ -134,6 +137,7 @@ fn the_reference_states_the_defaults() {
                 path_parameter: jsessionid
                 query_parameter: sid
             sessions: replicated
+            health: { tcp: { tls: {} } }
             rebalance: {}
             backends: ['127.0.0.1:9301']
           tenants:
@@ -252,11 +256,30 @@ fn short_forms_and_spelled_out_forms_are_both_read() {
     assert_eq!(probe("health: { tcp: { interval: 1s } }"), Probe::Tcp);
     let expected_status = |text: &str| match probe(&format!("health: {{ http: {{ expected_status: {text} }} }}")) {
         Probe::Http(probe) => probe.expected_status,
-        Probe::Off | Probe::Tcp => panic!("no http probe"),
+        Probe::Off | Probe::Tcp | Probe::Grpc(_) => panic!("no http probe"),
     };
     assert_eq!(expected_status("204"), [(204, 204)]);
     assert_eq!(expected_status("2xx"), [(200, 299)]);
     assert_eq!(expected_status("[200, 300-399]"), [(200, 200), (300, 399)]);
+
+    let health = |text: &str| parse(&pool_with(text)).pools.remove(0).health;
+    let off = health("health: { traffic: off }");
+    assert_eq!((off.probe, off.traffic), (Probe::Tcp, None));
+    assert_eq!(health("health: off").traffic, Some(Traffic::default()));
+    let quiet = health("health: { http: {}, traffic: { slow: 0, errors: 20 } }").traffic.expect("it is on");
+    assert_eq!(quiet, Traffic { slow: 0.0, errors: 20, ..Traffic::default() });
+    let probe = health("health: { http: { headers: { X-A: b }, interval: 5s, port: 81, tls: { ca_file: ca.pem } } }");
+    assert_eq!((probe.port, probe.unhealthy_interval), (Some(81), Duration::from_secs(5)));
+    let ca = CaFile { path: "ca.pem".into(), pem: [].into() };
+    assert_eq!(probe.tls, Some(BackendTls { ca: Some(ca), server_name: None, verify: true }));
+    let Probe::Http(probe) = probe.probe else { panic!("no http probe") };
+    assert_eq!(probe.headers, [(http::HeaderName::from_static("x-a"), http::HeaderValue::from_static("b"))]);
+    assert_eq!(
+        health("health: { http: { agent: { body: true } } }").probe,
+        Probe::Http(HttpProbe { agent: Some(Agent::Body), ..HttpProbe::default() })
+    );
+    let grpc = GrpcProbe { service: "shop.v1.Carts".into(), host: None };
+    assert_eq!(health("health: { grpc: { service: shop.v1.Carts } }").probe, Probe::Grpc(grpc));
 
     let log = |text: &str| parse(&format!("access_log: {text}\n{}", pool_with(""))).access_log;
     assert_eq!(log("off").target, AccessLogTarget::Off);
@@ -607,6 +630,67 @@ fn each_mistake_in_a_pool_is_named_with_its_place() {
             "rebalance: expected off, because a session id that names its home does not tell when it was last used, found an empty mapping",
         ),
         ("health: { http: {}, tcp: {} }".to_owned(), "health: expected either http or tcp, found both"),
+        ("health: { grpc: {}, tcp: {} }".to_owned(), "health: expected either tcp or grpc, found both"),
+        (
+            "health: { grpc: {}, tcp: {}, http: {} }".to_owned(),
+            "health: expected one of http, tcp and grpc, found all of them",
+        ),
+        ("health: { tcp: { port: 0 } }".to_owned(), "health.tcp.port: expected 1 to 65535, found 0"),
+        (
+            "health: { tcp: { unhealthy_interval: 0s } }".to_owned(),
+            "health.tcp.unhealthy_interval: expected a duration above 0s, found \"0s\"",
+        ),
+        (
+            "health: { tcp: { tls: { server_name: 'a b' } } }".to_owned(),
+            "health.tcp.tls.server_name: expected the name in the backend's certificate, without a port, such as shop.example.com, found \"a b\"",
+        ),
+        (
+            "health: { grpc: { service: 'a b' } }".to_owned(),
+            "health.grpc.service: expected the name of a gRPC service such as shop.v1.Carts, or nothing for the server, found \"a b\"",
+        ),
+        ("health: { traffic: on }".to_owned(), "health.traffic: expected off, or a mapping, found \"on\""),
+        (
+            "health: { traffic: { window: 500ms } }".to_owned(),
+            "health.traffic.window: expected 1s to 10m, found \"500ms\"",
+        ),
+        ("health: { traffic: { clients: 1 } }".to_owned(), "health.traffic.clients: expected 2 to 16, found 1"),
+        ("health: { traffic: { slow: 1.1 } }".to_owned(), "health.traffic.slow: expected 1.5 to 100, or 0, found 1.1"),
+        (
+            "health: { traffic: { max_out: 200% } }".to_owned(),
+            "health.traffic.max_out: expected 0% to 100%, found \"200%\"",
+        ),
+        (http("agent: {}"), "health.http.agent: expected the name of a header, or body: true"),
+        (
+            http("agent: { header: X-Load, body: true }"),
+            "health.http.agent: expected either header or body, found both",
+        ),
+        (
+            http("method: HEAD, agent: { body: true }"),
+            "health.http.agent: expected none with method HEAD, whose replies have no body",
+        ),
+        (
+            http("method: HEAD, expected_body: ok"),
+            "health.http.expected_body: expected none with method HEAD, whose replies have no body",
+        ),
+        (
+            http("expected_body: ok, agent: { body: true }"),
+            "health.http.expected_body: expected none where the body is the agent's",
+        ),
+        (
+            http("expected_body: ''"),
+            "health.http.expected_body: expected 1 to 1024 bytes of text, in quotes if it is a number, found \"\"",
+        ),
+        (http("headers: { 'a b': c }"), "health.http.headers.\"a b\": expected the name of a header, found \"a b\""),
+        (
+            http("headers: { Host: c }"),
+            "health.http.headers.Host: expected another header, this one is not free to set; the key for it is host",
+        ),
+        (http("headers: { X-A: a, x-a: b }"), "health.http.headers.x-a: expected each header once"),
+        (http("headers: { X-A: }"), "health.http.headers.X-A: expected the value of the header, found nothing"),
+        (
+            http("headers: { X-A: 5 }"),
+            "health.http.headers.X-A: expected the value of a header, in quotes if it is a number, found 5",
+        ),
         ("health: on".to_owned(), "health: expected off, or a mapping, found \"on\""),
         (
             "health: { tcp: { suspect_interval: 3s } }".to_owned(),

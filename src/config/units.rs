@@ -22,12 +22,13 @@ mod time;
 
 pub(super) use dns::{DnsName, DnsRefresh, DnsServer};
 pub(super) use http::{
-    ClaimName, CookieName, CookiePath, Header, HostHeader, ParameterName, PathPrefix, RequestTarget, Statuses,
+    ClaimName, CookieName, CookiePath, Header, HeaderText, HostHeader, ParameterName, PathPrefix, RequestTarget,
+    ServiceName, Statuses, Text,
 };
 pub(super) use name::{BackendName, FilePath, is_pool_name};
-pub(super) use net::{Address, BackendAddress, CookieDomain, Network, RedisUrl};
+pub(super) use net::{Address, BackendAddress, CookieDomain, Network, RedisUrl, ServerName};
 pub use number::{Percent, Tier, Weight};
-pub(super) use number::{Ratio, Whole};
+pub(super) use number::{Ratio, Times, Whole};
 pub use pace::Pace;
 pub(super) use scalar::{Scalar, scalar};
 pub(super) use size::Size;

@@ -2,18 +2,20 @@
 //!
 //! The doc comments become the descriptions of the JSON Schema, which editors show; so they name unit and default.
 
+mod health;
+
+pub(super) use health::{Agent, BackendTls, GrpcHealth, Health, HttpHealth, TcpHealth, Traffic};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::read::{Entries, Full, Given, Short};
 use super::units::{
     Address, BackendAddress, BackendName, ClaimName, CookieDomain, CookieName, CookiePath, DnsName, DnsRefresh,
-    DnsServer, FilePath, Header, HedgeAfter, HostHeader, Network, NonZeroTime, Pace, ParameterName, PathPrefix,
-    Percent, Ratio, RedisUrl, RequestTarget, Size, Statuses, Tier, Time, Weight, Whole,
+    DnsServer, FilePath, Header, HedgeAfter, Network, NonZeroTime, Pace, ParameterName, PathPrefix, Percent, Ratio,
+    RedisUrl, RequestTarget, Size, Tier, Time, Weight, Whole,
 };
 use super::words::{
-    ApiWord, BalanceWord, BoundedLoad, HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, ProbeMethod, RecordWord,
-    Separator,
+    ApiWord, BalanceWord, BoundedLoad, HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, RecordWord, Separator,
 };
 use super::{
     Away, Briefly, Drained, HostPattern, PinOn, RetryOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey,
@@ -400,58 +402,6 @@ pub(super) struct OnSessionLost {
 
 impl Full for OnSessionLost {}
 
-/// How the backends are probed; one of the keys.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Health {
-    /// By a request.
-    pub(super) http: Given<HttpHealth>,
-    /// By opening a connection.
-    pub(super) tcp: Given<TcpHealth>,
-}
-
-/// Probing by a request.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct HttpHealth {
-    /// Path to ask for, with a query or without. Default: /.
-    pub(super) path: Given<RequestTarget>,
-    /// Method to ask with. Default: GET.
-    pub(super) method: Given<ProbeMethod>,
-    /// `Host` header. Default: the backend's address.
-    pub(super) host: Given<HostHeader>,
-    /// Status codes that mean success, one or a list, as `200`, `200-399` or `2xx`. Default: 200-399.
-    pub(super) expected_status: Given<Short<Statuses, Vec<Given<Statuses>>>>,
-    /// Reply header that names the life of the backend's process; another value means its memory is gone. Default: none.
-    pub(super) instance_header: Given<Header>,
-    /// Time between two probes. Default: 2s.
-    pub(super) interval: Given<NonZeroTime>,
-    /// A probe without an answer by then has failed. Default: 1s.
-    pub(super) timeout: Given<NonZeroTime>,
-    /// Time between two probes of a suspect backend; at most `interval`. Default: 100ms.
-    pub(super) suspect_interval: Given<NonZeroTime>,
-    /// Successes in a row that make an unhealthy backend healthy. Default: 2.
-    pub(super) healthy_after: Given<Whole<1, 1000>>,
-    /// Failures in a row that make a backend unhealthy. Default: 3.
-    pub(super) unhealthy_after: Given<Whole<1, 1000>>,
-}
-
-/// Probing by opening a connection.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct TcpHealth {
-    /// Time between two probes. Default: 2s.
-    pub(super) interval: Given<NonZeroTime>,
-    /// A probe without a connection by then has failed. Default: 1s.
-    pub(super) timeout: Given<NonZeroTime>,
-    /// Time between two probes of a suspect backend; at most `interval`. Default: 100ms.
-    pub(super) suspect_interval: Given<NonZeroTime>,
-    /// Successes in a row that make an unhealthy backend healthy. Default: 2.
-    pub(super) healthy_after: Given<Whole<1, 1000>>,
-    /// Failures in a row that make a backend unhealthy. Default: 3.
-    pub(super) unhealthy_after: Given<Whole<1, 1000>>,
-}
-
 /// When a request is tried again.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -522,6 +472,8 @@ pub(super) struct Backend {
     pub(super) max_requests: Given<Whole<1, 10_000_000>>,
     /// Most open connections from all workers, idle ones included, 1 to 10000000. Default: as the pool says.
     pub(super) max_connections: Given<Whole<1, 10_000_000>>,
+    /// IP address and port that its probes go to. Default: its address, with the port of the probes if they have one.
+    pub(super) probe_address: Given<BackendAddress>,
 }
 
 impl Full for AccessLog {}
@@ -529,7 +481,5 @@ impl Full for AccessLog {}
 impl Full for Listener {}
 
 impl Full for Affinity {}
-
-impl Full for Health {}
 
 impl Full for Backend {}

@@ -11,6 +11,8 @@ pub mod reload;
 
 pub mod admin;
 
+mod outliers;
+
 mod pins;
 
 mod fullness;
@@ -24,7 +26,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::clock::unix_seconds;
@@ -49,6 +51,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether every backend has been measured.
 const SETTLING: Duration = Duration::from_millis(10);
+
+/// Agents may change weights as often as they like; tables are built anew no more often than this.
+const REWEIGH_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a stop waits for pins to be written to the store that replicas share.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -101,7 +106,11 @@ async fn serve(setup: Setup) -> io::Result<()> {
         mut drain,
     } = setup;
     let published = Arc::clone(&shared.published);
-    tokio::task::spawn_local(health::run(Arc::clone(&published), drain.clone()));
+    let reweighted = Arc::new(Notify::new());
+    let (wish, mut reweigh) = mpsc::channel(1);
+    tokio::task::spawn_local(pass_on(Arc::clone(&reweighted), wish));
+    tokio::task::spawn_local(health::run(Arc::clone(&published), Arc::clone(&reweighted), drain.clone()));
+    tokio::task::spawn_local(outliers::watch(Arc::clone(&published)));
     let (find, mut finds) = mpsc::channel(discovery::QUEUE);
     let base = reloader.base.clone();
     tokio::task::spawn_local(discovery::run(Arc::clone(&published), base, find, drain.clone()));
@@ -148,11 +157,23 @@ async fn serve(setup: Setup) -> io::Result<()> {
                 // Whoever gave the order may be gone; it is in force all the same.
                 let _ = notice.send(kept);
             }
+            Some(()) = reweigh.recv() => drop(reloader.publish()),
             () = drain.stopped() => {
                 reloader.lasting.stores.stop(FLUSH_TIMEOUT).await;
                 return Ok(());
             }
         }
+    }
+}
+
+/// Passes on that weights have changed, several changes as one.
+async fn pass_on(reweighted: Arc<Notify>, wish: mpsc::Sender<()>) {
+    loop {
+        reweighted.notified().await;
+        if wish.send(()).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(REWEIGH_EVERY).await;
     }
 }
 

@@ -17,6 +17,8 @@ use crate::pool::Health;
 use crate::proxy::affinity::KeyRing;
 use crate::proxy::snapshot::{Lasting, Published, Snapshot};
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::with_causes;
+use crate::tls;
 
 /// Why a file could not take effect.
 #[derive(Debug)]
@@ -117,6 +119,29 @@ pub fn pin_store(config: &Config, base: &Path) -> config::PinStore {
     settings
 }
 
+/// Reads the certificates that probes trust into the configuration, and warns of probes that trust anybody.
+///
+/// # Errors
+/// When a file cannot be read, or holds no certificates.
+pub fn load_roots(config: &mut Config, base: &Path) -> Result<(), ReloadError> {
+    for pool in &mut config.pools {
+        let Some(settings) = &mut pool.health.tls else { continue };
+        if !settings.verify {
+            tracing::warn!(
+                pool = &*pool.name,
+                "probes take any certificate (tls.verify: false): anybody in between can pretend to be a healthy backend"
+            );
+        }
+        let Some(ca) = &mut settings.ca else { continue };
+        let file = base.join(&ca.path);
+        let what = || format!("reading the certificates in {}", file.display());
+        let pem = std::fs::read(&file).map_err(ReloadError::failed(what))?;
+        tls::roots(&pem).map_err(ReloadError::failed(what))?;
+        ca.pem = pem.into();
+    }
+    Ok(())
+}
+
 /// What is wrong with the files that a configuration names, one problem each, with the key that names it. Writes nothing.
 pub fn unusable_files(config: &Config, base: &Path) -> Vec<String> {
     let mut problems = Vec::new();
@@ -141,6 +166,14 @@ pub fn unusable_files(config: &Config, base: &Path) -> Vec<String> {
         problems.push(format!("pin_store.redis.password_file: {}: {error}", file.display()));
     }
     for pool in &config.pools {
+        if let Some(ca) = pool.health.tls.as_ref().and_then(|settings| settings.ca.as_ref()) {
+            let file = base.join(&ca.path);
+            let read = std::fs::read(&file).map_err(|error| error.to_string());
+            if let Err(error) = read.and_then(|pem| tls::roots(&pem).map_err(|error| with_causes(&error))) {
+                let (pool, kind) = (&pool.name, pool.health.probe.as_str());
+                problems.push(format!("pools.{pool}.health.{kind}.tls.ca_file: {}: {error}", file.display()));
+            }
+        }
         let Some(named) = &pool.backends_from.file else { continue };
         let (key, file) = (format!("pools.{}.backends_from.file", pool.name), base.join(named));
         let read = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()));
@@ -200,7 +233,8 @@ impl Reloader {
             let source = "the configuration did not come from a file".into();
             return Err(ReloadError::Failed { what: "reloading".to_owned(), source });
         };
-        let config = read(file)?;
+        let mut config = read(file)?;
+        load_roots(&mut config, &self.base)?;
         let keys = keys(&config, &self.base, Some(&self.keys))?;
         self.access_log
             .reopen(&config.access_log)

@@ -28,7 +28,7 @@ pub(super) fn pool(view: &Value) -> String {
             of("address"),
             weight(backend),
             health(backend),
-            of("admin_state"),
+            admin_state(backend),
             of("active_pins"),
             of_at_most(backend, "in_flight", "max_requests"),
             if backend["drain"].is_object() { drain(&backend["drain"]) } else { String::new() },
@@ -57,7 +57,7 @@ pub(super) fn backend(view: &Value) -> String {
         ["source".to_owned(), word(&view["source"])],
         ["weight".to_owned(), weight(view)],
         ["health".to_owned(), format!("{}, for {} s", health(view), word(&view["changed_seconds_ago"]))],
-        ["admin state".to_owned(), word(&view["admin_state"])],
+        ["admin state".to_owned(), admin_state(view)],
         ["tier".to_owned(), word(&view["tier"])],
         ["active pins".to_owned(), word(&view["active_pins"])],
         ["in flight".to_owned(), of_at_most(view, "in_flight", "max_requests")],
@@ -127,7 +127,9 @@ pub(super) fn event(name: &str, data: &Value) -> String {
     let backend = || format!("{}/{}", of("pool"), of("backend"));
     let what = match name {
         "health" | "admin_state" => {
-            let cause = data["cause"].as_str().map_or_else(String::new, |cause| format!(" ({cause})"));
+            // An admin state is the operator's, unless it says otherwise.
+            let cause = data["cause"].as_str().or(data["by"].as_str().filter(|by| *by != "operator"));
+            let cause = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
             format!("{} {} -> {}{cause}", backend(), of("from"), of("to"))
         }
         "drained" => backend(),
@@ -181,10 +183,19 @@ fn weight(view: &Value) -> String {
     }
 }
 
+/// With a mark where it is the agent that wants it so.
+fn admin_state(view: &Value) -> String {
+    let (state, agent) = (word(&view["admin_state"]), &view["agent"]);
+    let is_agents = agent["overruled"] == false && agent["admin_state"] == view["admin_state"];
+    if is_agents && state != "enabled" { format!("{state} (agent)") } else { state }
+}
+
 fn health(view: &Value) -> String {
-    match view["memory"].as_str() {
-        Some("gone") => format!("{}, gone", word(&view["health"])),
-        _ => word(&view["health"]),
+    let health = word(&view["health"]);
+    match (view["memory"].as_str(), view["outlier"]["cause"].as_str()) {
+        (Some("gone"), _) => format!("{health}, gone"),
+        (_, Some(cause)) => format!("{health} ({cause})"),
+        _ => health,
     }
 }
 

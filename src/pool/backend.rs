@@ -21,13 +21,16 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::active_pins::ActivePins;
+use super::agent::{Agent, AgentWord};
 use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, Thresholds};
 use super::departures::Departures;
 use super::drain::{Drain, DrainOrder, History};
 use super::latency::{Latency, Measure, Outcome};
+use super::outliers::Out;
 use super::rebalance::Role;
 use super::room::Room;
 use super::state::PoolState;
+use super::traffic::Traffic;
 use crate::config::Pace;
 use crate::telemetry::counters::BackendCounters;
 use crate::telemetry::events::{Event, Events};
@@ -108,6 +111,7 @@ pub struct Backend {
     /// Notified when the standing changed, for requests that wait for their home.
     changed: Notify,
     counters: BackendCounters,
+    traffic: Traffic,
     events: Events,
     /// Told when anything changes that counts for the pool as a whole.
     pool: Arc<PoolState>,
@@ -115,7 +119,9 @@ pub struct Backend {
 
 struct Inner {
     condition: Condition,
-    admin: AdminState,
+    /// Ordered by the operator.
+    ordered: AdminState,
+    agent: Agent,
     drain: Option<Drain>,
     history: History,
     file_weight: u32,
@@ -134,7 +140,8 @@ impl Backend {
     ) -> Self {
         let inner = Inner {
             condition: Condition::new(now),
-            admin: AdminState::Enabled,
+            ordered: AdminState::Enabled,
+            agent: Agent::default(),
             drain: None,
             history: History::new(),
             file_weight: 1,
@@ -169,6 +176,7 @@ impl Backend {
             probe_now: Notify::new(),
             changed: Notify::new(),
             counters: BackendCounters::new(workers),
+            traffic: Traffic::new(workers),
             events,
             pool,
         }
@@ -289,6 +297,45 @@ impl Backend {
         self.was_healthy.load(Ordering::Relaxed)
     }
 
+    /// What requests met here.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// What replies have shown; see [`super::outliers`]. Takes a lock: not for every request.
+    pub fn out(&self) -> Option<Out> {
+        self.lock().condition.out()
+    }
+
+    /// What probes, and connections that failed, have shown. Takes a lock: not for every request.
+    pub fn measured_health(&self) -> Health {
+        self.lock().condition.measured()
+    }
+
+    /// Puts it out by what replies have shown, lets it on probation, or takes it back.
+    pub fn set_out(&self, out: Option<Out>, now: Instant) {
+        let change = {
+            let mut inner = self.lock();
+            let change = inner.condition.set_out(out, now);
+            self.note_return(&inner, now);
+            self.publish(&inner);
+            self.note_availability(&inner, now);
+            change
+        };
+        if let Some(change) = change {
+            self.log(change);
+            self.changed.notify_waiters();
+            self.room.standing_changed();
+        }
+    }
+
+    /// Wants a probe before its turn, without any evidence.
+    pub fn ask_for_probe(&self) {
+        if self.standing().health != Health::Unhealthy {
+            self.probe_now.notify_one();
+        }
+    }
+
     /// Counters of this backend.
     pub fn counters(&self) -> &BackendCounters {
         &self.counters
@@ -335,46 +382,86 @@ impl Backend {
     /// The operator's order. A drain goes at the usual pace; for another see [`Backend::order_drain`].
     pub fn set_admin_state(&self, admin: AdminState, deadline: Option<Instant>, now: Instant) {
         let order = DrainOrder { deadline, pace: Pace::DRAIN };
-        self.obey(admin, |before| Drain::ordered(before, order, now), now);
+        self.obey(Voice::Operator(admin), |before| Drain::ordered(before, order, now), now);
     }
 
     /// The operator's order to drain it. Given again, the deadline and the pace may be new, the drain is not.
     pub fn order_drain(&self, order: DrainOrder, now: Instant) {
-        self.obey(AdminState::Draining, |before| Drain::ordered(before, order, now), now);
+        self.obey(Voice::Operator(AdminState::Draining), |before| Drain::ordered(before, order, now), now);
     }
 
     /// Goes on with a drain that was ordered in an earlier life of this process.
     pub fn restore_drain(&self, order: DrainOrder, now: Instant) {
-        self.obey(AdminState::Draining, |before| Drain::ordered(before, order, now).restored(), now);
+        let restored = |before| Drain::ordered(before, order, now).restored();
+        self.obey(Voice::Operator(AdminState::Draining), restored, now);
     }
 
-    fn obey(&self, admin: AdminState, drain: impl FnOnce(Option<Drain>) -> Drain, now: Instant) {
-        let before = {
+    /// What the backend's own agent says; a drain goes at this pace. Whether its weight is another one now.
+    pub fn hear_agent(&self, word: AgentWord, pace: Pace, now: Instant) -> bool {
+        let before = self.weight();
+        let order = DrainOrder { deadline: None, pace };
+        self.obey(Voice::Agent(Some(word)), |drain| Drain::ordered(drain, order, now), now);
+        self.weight() != before
+    }
+
+    /// There is no agent any more: whatever it said ends. Whether the weight is another one now.
+    pub fn forget_agent(&self, now: Instant) -> bool {
+        let before = self.weight();
+        let order = DrainOrder { deadline: None, pace: Pace::DRAIN };
+        self.obey(Voice::Agent(None), |drain| Drain::ordered(drain, order, now), now);
+        self.weight() != before
+    }
+
+    /// What the backend's own agent has said. Takes a lock: not for every request.
+    pub fn agent(&self) -> Agent {
+        self.lock().agent
+    }
+
+    /// The admin state that the operator ordered, whatever the agent says. Takes a lock: not for every request.
+    pub fn ordered_admin_state(&self) -> AdminState {
+        self.lock().ordered
+    }
+
+    fn obey(&self, voice: Voice, drain: impl FnOnce(Option<Drain>) -> Drain, now: Instant) {
+        let (from, to) = {
             let mut inner = self.lock();
-            let before = std::mem::replace(&mut inner.admin, admin);
-            if admin == AdminState::Draining {
-                inner.drain = Some(drain(inner.drain));
-            } else {
+            let (from, was_ordered) = (inner.admin(), inner.ordered);
+            let is_new_order = match voice {
+                Voice::Operator(ordered) => {
+                    inner.ordered = ordered;
+                    if ordered == AdminState::Enabled {
+                        inner.agent.overrule();
+                    }
+                    true
+                }
+                Voice::Agent(Some(word)) => {
+                    inner.agent.hear(word);
+                    false
+                }
+                Voice::Agent(None) => {
+                    inner.agent = Agent::default();
+                    false
+                }
+            };
+            let to = inner.admin();
+            if to != AdminState::Draining {
                 inner.drain = None;
+            } else if is_new_order || from != AdminState::Draining || was_ordered != inner.ordered {
+                inner.drain = Some(drain(inner.drain));
             }
-            if before != admin {
+            if from != to {
                 inner.history = History::new();
             }
             self.note_return(&inner, now);
             self.publish(&inner);
             self.note_availability(&inner, now);
-            before
+            (from, to)
         };
-        if before != admin {
-            tracing::info!(
-                pool = &*self.id.pool,
-                backend = &*self.id.name,
-                from = before.as_str(),
-                to = admin.as_str(),
-                "admin state changed"
-            );
+        if from != to {
+            let (from, to, by) = (from.as_str(), to.as_str(), voice.as_str());
+            tracing::info!(pool = &*self.id.pool, backend = &*self.id.name, from, to, by, "admin state changed");
             let (pool, backend) = self.names();
-            self.events.tell(|| Event::AdminState { pool, backend, from: before.as_str(), to: admin.as_str() });
+            self.events.tell(|| Event::AdminState { pool, backend, from, to, by });
         }
         self.changed.notify_waiters();
         self.room.standing_changed();
@@ -400,6 +487,13 @@ impl Backend {
         let mut inner = self.lock();
         inner.weight_order = weight;
         self.publish(&inner);
+    }
+
+    /// What the file says, if an order or the agent's word stands in for it.
+    pub fn stood_in_for_weight(&self) -> Option<u32> {
+        let inner = self.lock();
+        let is_stood_in_for = inner.weight_order.is_some() || inner.agent.said.weight_percent.is_some();
+        is_stood_in_for.then_some(inner.file_weight)
     }
 
     /// The weight that the operator ordered, and the file's weight it stands in for.
@@ -459,7 +553,8 @@ impl Backend {
         let deadline = inner.drain.and_then(|drain| drain.deadline);
         self.drain_until.store(deadline.map_or(0, |deadline| self.stamp(deadline)), Ordering::Relaxed);
         self.is_drained.store(inner.drain.is_some_and(|drain| drain.drained.is_some()), Ordering::Relaxed);
-        let (weight, standing) = (inner.weight_order.unwrap_or(inner.file_weight), inner.standing().pack());
+        let weight = inner.weight_order.unwrap_or_else(|| inner.agent.weight(inner.file_weight));
+        let standing = inner.standing().pack();
         let had_weight = self.weight.swap(weight, Ordering::Relaxed) > 0;
         let before = self.standing.swap(standing, Ordering::AcqRel);
         if before != standing || had_weight != (weight > 0) {
@@ -475,7 +570,7 @@ impl Backend {
     fn log(&self, change: Change) {
         let (pool, backend) = (&*self.id.pool, &*self.id.name);
         let (from, to) = (change.from.as_str(), change.to.as_str());
-        let cause = change.cause.map(|failure| failure.as_str());
+        let cause = change.cause;
         let gone = self.standing().memory == Memory::Gone;
         match change.to {
             Health::Unhealthy => tracing::warn!(pool, backend, from, to, cause, gone, "health changed"),
@@ -496,9 +591,33 @@ impl Inner {
     fn standing(&self) -> Standing {
         Standing {
             health: self.condition.health(),
-            admin: self.admin,
+            admin: self.admin(),
             memory: self.condition.memory(),
             is_silent: self.condition.is_silent(),
+        }
+    }
+
+    fn admin(&self) -> AdminState {
+        match self.ordered {
+            AdminState::Enabled => self.agent.admin(),
+            ordered => ordered,
+        }
+    }
+}
+
+/// Who says something about a backend's admin state.
+#[derive(Clone, Copy)]
+enum Voice {
+    Operator(AdminState),
+    /// `None`: there is none any more.
+    Agent(Option<AgentWord>),
+}
+
+impl Voice {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator(_) => "operator",
+            Self::Agent(_) => "agent",
         }
     }
 }

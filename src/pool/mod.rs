@@ -12,6 +12,14 @@ pub mod room;
 
 pub mod latency;
 
+pub mod agent;
+
+pub mod traffic;
+
+pub mod outliers;
+
+pub mod trial;
+
 pub mod backend;
 
 pub mod registry;
@@ -38,6 +46,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use active_pins::ActivePins;
+pub use agent::AgentWord;
 pub use backend::{Backend, BackendId, Standing};
 pub use condition::{AdminState, Evidence, Failure, Health, Memory, Thresholds};
 pub use drain::{Drain, DrainOrder};
@@ -56,6 +65,8 @@ pub struct Member {
     pub backend: Arc<Backend>,
     /// Where to connect.
     pub address: SocketAddr,
+    /// Where its probes go; `None` for its address, with the port of the pool's probes if they have one.
+    pub probe_address: Option<SocketAddr>,
     /// Most active pins with which it still gets new clients; `None` for no bound.
     pub max_pins: Option<u64>,
     /// Used for new clients and orphans when the tiers before have no available backend.

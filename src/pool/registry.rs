@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::backend::{Backend, BackendId};
 use super::room::{PoolLine, Room, Wishes};
 use super::state::PoolState;
+use super::trial::Trial;
 use crate::telemetry::counters::PoolCounters;
 use crate::telemetry::events::Events;
 
@@ -29,6 +30,7 @@ struct Inner {
     pools: HashMap<Arc<str>, Arc<PoolCounters>>,
     states: HashMap<Arc<str>, Arc<PoolState>>,
     lines: HashMap<Arc<str>, Arc<PoolLine>>,
+    trials: HashMap<Arc<str>, Arc<Trial>>,
     next_serial: u32,
 }
 
@@ -95,6 +97,12 @@ impl Registry {
         &self.wishes
     }
 
+    /// The place for a new client at a backend on probation in the pool of this name.
+    pub fn trial(&self, name: &Arc<str>) -> Arc<Trial> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(inner.trials.entry(Arc::clone(name)).or_default())
+    }
+
     /// Forgets every backend and pool that is not named here, once their last request has ended.
     pub fn retain(&self, backends: &HashSet<BackendId>, pools: &HashSet<Arc<str>>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,6 +110,7 @@ impl Registry {
         inner.pools.retain(|name, _| pools.contains(name));
         inner.states.retain(|name, _| pools.contains(name));
         inner.lines.retain(|name, _| pools.contains(name));
+        inner.trials.retain(|name, _| pools.contains(name));
     }
 }
 

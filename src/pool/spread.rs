@@ -158,6 +158,7 @@ mod tests {
                 members.push(Member {
                     backend,
                     address: ([127, 0, 0, 1], 9000).into(),
+                    probe_address: None,
                     max_pins: None,
                     tier: tier as u8,
                 });

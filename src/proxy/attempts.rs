@@ -4,6 +4,7 @@
 //! [`super::retry`]. A reply that another attempt might better is held until that one has been found a backend: when
 //! there is none, the client gets it after all.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use super::visit::{Destination, Moved, Next, Visit, pin_owner};
 use super::wait::Wait;
 use super::{Journal, Proxy, Target, retry};
 use crate::config::{OnSessionLost, Sessions};
-use crate::pool::{Evidence, Member, Thresholds};
+use crate::pool::Member;
 use crate::telemetry::words::{Placement, RefuseReason};
 
 /// One request, as all its attempts see it.
@@ -40,6 +41,13 @@ pub(super) struct Request<'a> {
     pub(super) target: Target<'a>,
     /// Index of the pool.
     pub(super) pool: usize,
+}
+
+impl Request<'_> {
+    /// The client's address, as far as it can be believed.
+    pub(super) fn client_address(&self) -> IpAddr {
+        self.client.origin.client(&self.parts.headers)
+    }
 }
 
 /// A reply that has begun, whether or not it is the one for the client.
@@ -260,7 +268,7 @@ impl Proxy {
         let begun_at = (limit.is_some() || reply_times.is_some()).then(Instant::now);
         let pool = request.view.pool(request.pool);
         let member = &pool.members[destination.member];
-        let stopwatch = Stopwatch::start(pool, &body);
+        let (stopwatch, asked) = (Stopwatch::start(pool, &body), self.asks(&body));
         let (parts, client) = (request.parts, request.client);
         let own_lines = own_lines(request, visit, &destination, self.clock.coarse_now());
         let upgrade = wanted_upgrade(parts);
@@ -300,6 +308,7 @@ impl Proxy {
             }
         };
         stopwatch.replied(pool, member, begun.head.status);
+        self.note_reply(request, &destination, begun.head.status.as_u16(), asked);
         if let (Some(times), Some(begun_at)) = (reply_times, begun_at) {
             times.borrow_mut().note(begun_at.elapsed());
         }
@@ -378,12 +387,7 @@ impl Proxy {
         let pool = request.view.pool(request.pool);
         let member = &pool.members[destination.member];
         tracing::debug!(backend = %member.backend.id(), ?error, "attempt failed");
-        if let Some(failure) = error.evidence() {
-            let health = &pool.settings.health;
-            let thresholds =
-                Thresholds { healthy_after: health.healthy_after, unhealthy_after: health.unhealthy_after };
-            member.backend.observe(Evidence::TrafficFailed(failure), thresholds, Instant::now());
-        }
+        self.note_failed(request, destination, error);
     }
 }
 

@@ -30,6 +30,8 @@ mod error;
 
 pub mod gate;
 
+mod evidence;
+
 mod hedge;
 
 mod journal;

@@ -21,6 +21,7 @@ use crate::config::{self, AccessLogTarget, Config, CookieAffinity, HomeBy, PinOn
 use crate::pins::{PinStore, Stores};
 use crate::pool::recent::RecentPins;
 use crate::pool::sessions::Permits;
+use crate::pool::trial::Trial;
 use crate::pool::{BackendId, Member, PoolLine, PoolState, Registry, Warming, Wishes};
 use crate::telemetry::counters::PoolCounters;
 
@@ -113,6 +114,8 @@ pub struct Pool {
     pub refresh_after: u32,
     /// Clients whose first request is on its way.
     pub newcomers: Newcomers,
+    /// The place for a new client at a backend on probation.
+    pub trial: Arc<Trial>,
     /// When the snapshot was made.
     pub made_at: Instant,
 }
@@ -282,7 +285,8 @@ impl Pool {
             if settings.health.probe == config::Probe::Off {
                 state.assume_healthy(now);
             }
-            Member { backend: state, address: backend.address, max_pins: backend.max_pins, tier: backend.tier }
+            let (address, probe_address) = (backend.address, backend.probe_address);
+            Member { backend: state, address, probe_address, max_pins: backend.max_pins, tier: backend.tier }
         };
         let members: Vec<Member> = settings.backends.iter().map(member).collect();
         let state = lasting.registry.pool_state(&settings.name, now);
@@ -327,6 +331,7 @@ impl Pool {
             idle_timeout,
             refresh_after: refresh_after(limits, settings.rebalance.as_ref()),
             newcomers: Newcomers::default(),
+            trial: lasting.registry.trial(&settings.name),
             made_at: now,
         }
     }

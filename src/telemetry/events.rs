@@ -27,7 +27,7 @@ pub enum Event {
         /// The failure that caused it; `None` when a success did.
         cause: Option<&'static str>,
     },
-    /// The operator enabled, drains or disabled a backend.
+    /// The operator, or the backend's own agent, enabled, drains or disabled a backend.
     AdminState {
         /// The pool's name.
         pool: Arc<str>,
@@ -37,6 +37,8 @@ pub enum Event {
         from: &'static str,
         /// Now.
         to: &'static str,
+        /// Who did: `operator` or `agent`.
+        by: &'static str,
     },
     /// Nobody is left of a drain.
     Drained {

@@ -116,6 +116,8 @@ pub struct BackendScrape {
     pub queued: u32,
     /// Open connections, idle ones included.
     pub connections: u32,
+    /// How often it was put out by its traffic, by cause.
+    pub outliers: [(&'static str, u64); 3],
     /// Every state's word, and whether it is the current one.
     pub health: [(&'static str, bool); 4],
 }
@@ -369,6 +371,17 @@ impl Scrape {
         Ok(())
     }
 
+    fn outliers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Times that a backend was put out by what requests met there.";
+        let mut metric = encoder.encode_descriptor("outliers", help, None, MetricType::Counter)?;
+        for (pool, backend) in self.backends() {
+            for (cause, count) in backend.outliers {
+                counter(&mut metric, [("pool", pool), ("backend", &*backend.name), ("cause", cause)], count)?;
+            }
+        }
+        Ok(())
+    }
+
     fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Reloads of the configuration; a failed one changed nothing.";
         let mut metric = encoder.encode_descriptor("reloads", help, None, MetricType::Counter)?;
@@ -419,6 +432,7 @@ impl Collector for Scrape {
         self.queued(&mut encoder)?;
         self.open_connections(&mut encoder)?;
         self.backend_connections(&mut encoder)?;
+        self.outliers(&mut encoder)?;
         self.process(&mut encoder)
     }
 }
@@ -479,6 +493,7 @@ mod tests {
             in_flight: 2,
             queued: 6,
             connections: 8,
+            outliers: [("connect_failures", 0), ("errors", 2), ("slow", 1)],
             health: [("starting", false), ("healthy", true), ("suspect", false), ("unhealthy", false)],
         }
     }

@@ -166,6 +166,19 @@ fn an_address_that_is_taken_is_named() {
 }
 
 #[test]
+fn certificates_for_probes_that_are_not_there_are_found_by_check_and_at_start() {
+    let yaml =
+        GOOD.replace("pools:\n  app:\n", "pools:\n  app:\n    health: { http: { tls: { ca_file: none.pem } } }\n");
+    assert!(yaml.contains("none.pem"), "{yaml}");
+    let (code, _, stderr) = stickpin(&["check", "--config", "my.yaml"], &yaml);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("pools.app.health.http.tls.ca_file") && stderr.contains("none.pem"), "{stderr}");
+    let (code, _, stderr) = stickpin(&["run", "--config", "my.yaml"], &yaml);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("none.pem"), "{stderr}");
+}
+
+#[test]
 fn an_admin_endpoint_for_everybody_without_a_token_is_refused() {
     let admin = format!("{GOOD}admin: {{ address: \"0.0.0.0:0\" }}\n");
     let (code, _, stderr) = stickpin(&["check", "--config", "my.yaml"], &admin);

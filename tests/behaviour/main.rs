@@ -53,11 +53,15 @@ mod max_pins;
 
 mod moody;
 
+mod outliers;
+
 mod panic;
 
 mod parallel;
 
 mod pin_life;
+
+mod probes;
 
 mod process;
 
@@ -80,6 +84,8 @@ mod session_copies;
 mod session_ids;
 
 mod shop;
+
+mod sickly;
 
 mod slow_start;
 

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::HeaderName;
 use http::uri::{Authority, PathAndQuery};
+use http::{HeaderName, HeaderValue};
 use schemars::{Schema, json_schema};
 
 use super::{Scalar, scalar};
@@ -23,6 +23,56 @@ impl Scalar for Header {
 }
 
 scalar!(Header);
+
+/// The value of a header that is sent with probes.
+pub(in crate::config) struct HeaderText(pub(in crate::config) HeaderValue);
+
+impl Scalar for HeaderText {
+    fn expected() -> Cow<'static, str> {
+        "the value of a header, in quotes if it is a number".into()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        text.parse().map(Self).map_err(|_| Self::expected())
+    }
+}
+
+scalar!(HeaderText);
+
+/// Text that has to occur somewhere.
+pub(in crate::config) struct Text(pub(in crate::config) Arc<str>);
+
+impl Scalar for Text {
+    fn expected() -> Cow<'static, str> {
+        "1 to 1024 bytes of text, in quotes if it is a number".into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "minLength": 1, "maxLength": 1024 })
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        if (1..=1024).contains(&text.len()) { Ok(Self(text.into())) } else { Err(Self::expected()) }
+    }
+}
+
+scalar!(Text);
+
+/// The name of a gRPC service.
+pub(in crate::config) struct ServiceName(pub(in crate::config) Arc<str>);
+
+impl Scalar for ServiceName {
+    fn expected() -> Cow<'static, str> {
+        "the name of a gRPC service such as shop.v1.Carts, or nothing for the server".into()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        let allowed = |byte: u8| byte.is_ascii_graphic();
+        if text.len() <= 256 && text.bytes().all(allowed) { Ok(Self(text.into())) } else { Err(Self::expected()) }
+    }
+}
+
+scalar!(ServiceName);
 
 /// The value of a `Host` header.
 pub(in crate::config) struct HostHeader(pub(in crate::config) Arc<str>);

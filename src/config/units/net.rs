@@ -56,6 +56,21 @@ fn looks_numeric(host: &str) -> bool {
     host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
+/// The name in a certificate: of a host, or an IP address.
+pub(in crate::config) struct ServerName(pub(in crate::config) Arc<str>);
+
+impl Scalar for ServerName {
+    fn expected() -> Cow<'static, str> {
+        "the name in the backend's certificate, without a port, such as shop.example.com".into()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        if is_host_name(text) || text.parse::<IpAddr>().is_ok() { Ok(Self(text.into())) } else { Err(Self::expected()) }
+    }
+}
+
+scalar!(ServerName);
+
 /// A Redis or Valkey: `redis://HOST:PORT/DB`, or `rediss://` for TLS, with a user name or without.
 pub(in crate::config) struct RedisUrl {
     pub(in crate::config) url: Arc<str>,

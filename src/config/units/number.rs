@@ -115,6 +115,9 @@ scalar!(Tier);
 pub struct Percent(f64);
 
 impl Percent {
+    /// One of two.
+    pub const HALF: Self = Self(50.0);
+
     /// `None` when it is not within 0 to 100.
     pub fn new(percent: f64) -> Option<Self> {
         (0.0..=100.0).contains(&percent).then_some(Self(percent))
@@ -179,6 +182,30 @@ impl Scalar for Ratio {
 
 scalar!(Ratio);
 
+/// How many times as much as others: 1.5 to 100, or 0 for never.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::config) struct Times(pub(in crate::config) f64);
+
+impl Scalar for Times {
+    fn expected() -> Cow<'static, str> {
+        "1.5 to 100, or 0".into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "number", "anyOf": [{ "const": 0 }, { "minimum": 1.5, "maximum": 100 }] })
+    }
+
+    fn from_number(number: u64) -> Option<Self> {
+        u32::try_from(number).ok().and_then(|number| Self::from_float(number.into()))
+    }
+
+    fn from_float(number: f64) -> Option<Self> {
+        (number == 0.0 || (1.5..=100.0).contains(&number)).then_some(Self(number))
+    }
+}
+
+scalar!(Times);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +227,17 @@ mod tests {
         }
         assert_eq!(Ratio::from_number(2), Some(Ratio(2.0)));
         assert_eq!((Ratio::from_number(1), Ratio::from_number(u64::MAX)), (None, None));
+    }
+
+    #[test]
+    fn times_are_more_than_once_or_never() {
+        for number in [0.0, 1.5, 3.0, 100.0] {
+            assert_eq!(Times::from_float(number), Some(Times(number)));
+        }
+        for number in [0.1, 1.0, 100.1, -3.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(Times::from_float(number), None);
+        }
+        assert_eq!((Times::from_number(3), Times::from_number(1)), (Some(Times(3.0)), None));
     }
 
     #[test]

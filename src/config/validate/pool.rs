@@ -393,6 +393,7 @@ pub(super) fn backend(
         tier: yaml.tier.or(Tier::default()).get(),
         max_requests: yaml.max_requests.option().map(Whole::get),
         max_connections: yaml.max_connections.option().map(Whole::get),
+        probe_address: yaml.probe_address.option().map(|BackendAddress(address)| address),
         source: Source::File,
     })
 }

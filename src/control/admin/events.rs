@@ -81,8 +81,8 @@ fn fields(event: &Event) -> Value {
         Event::Health { pool, backend, from, to, cause } => {
             json!({ "pool": **pool, "backend": **backend, "from": from, "to": to, "cause": cause })
         }
-        Event::AdminState { pool, backend, from, to } => {
-            json!({ "pool": **pool, "backend": **backend, "from": from, "to": to })
+        Event::AdminState { pool, backend, from, to, by } => {
+            json!({ "pool": **pool, "backend": **backend, "from": from, "to": to, "by": by })
         }
         Event::Drained { pool, backend } => json!({ "pool": **pool, "backend": **backend }),
         Event::Panic { pool, panicking } => json!({ "pool": **pool, "panicking": panicking }),

@@ -7,6 +7,7 @@ use super::Shared;
 use crate::config::Source;
 use crate::control::discovery::{self, Standings};
 use crate::pins::{PinStore, SharedStanding, Standing};
+use crate::pool::outliers::Cause;
 use crate::pool::{Health, Member};
 use crate::proxy::snapshot::Pool;
 use crate::telemetry::metrics::{
@@ -75,6 +76,7 @@ fn backend(member: &Member) -> BackendScrape {
         in_flight: backend.in_flight(),
         queued: backend.room().queued(),
         connections: backend.room().connections(),
+        outliers: std::array::from_fn(|cause| (Cause::ALL[cause].as_str(), backend.traffic().outs()[cause])),
         health: Health::ALL.map(|state| (state.as_str(), state == health)),
     }
 }

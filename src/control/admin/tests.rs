@@ -283,7 +283,8 @@ async fn who_listens_hears_what_happens() {
     let admin = Admin::start().await;
     let mut listener = admin.listen().await;
     assert!(listener.piece().await.starts_with(": "), "a sign of life");
-    let of = |to| Event::AdminState { pool: "shop".into(), backend: "blue".into(), from: "enabled", to };
+    let of =
+        |to| Event::AdminState { pool: "shop".into(), backend: "blue".into(), from: "enabled", to, by: "operator" };
     admin.shared.events.tell(|| of("draining"));
     admin.shared.events.tell(|| of("disabled"));
     for (id, to) in [(1, "draining"), (2, "disabled")] {

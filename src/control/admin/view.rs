@@ -11,9 +11,11 @@ use tokio::time::Instant;
 use crate::config::{self, Affinity, Balance, HomeHash, Sessions, Source};
 use crate::control::discovery::{Standing, Standings};
 use crate::pins::Standing as PinsStanding;
+use crate::pool::agent::Agent;
 use crate::pool::drain::{Drain, Leaving};
+use crate::pool::outliers::{Out, Stage};
 use crate::pool::sessions::{HomeState, Permit};
-use crate::pool::{AdminState, Health, Member, Memory, slow_start};
+use crate::pool::{AdminState, AgentWord, Health, Member, Memory, slow_start};
 use crate::proxy::snapshot::{Pool, Snapshot};
 use crate::telemetry::words::Placement;
 
@@ -282,7 +284,7 @@ pub(super) struct BackendView {
     source: SourceView,
     /// In effect: what was ordered, else what the file says.
     weight: u32,
-    /// What the file says, while an order stands in for it.
+    /// What the file says, while an order or the agent's word stands in for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     file_weight: Option<u32>,
     /// Used for new clients and orphans when the tiers before have no available backend.
@@ -317,6 +319,12 @@ pub(super) struct BackendView {
     /// Only while draining.
     #[serde(skip_serializing_if = "Option::is_none")]
     drain: Option<DrainView>,
+    /// What the backend's own agent says, once it has said anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<AgentView>,
+    /// Only while it is out by what requests met there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outlier: Option<OutlierView>,
 }
 
 impl BackendView {
@@ -335,7 +343,7 @@ impl BackendView {
             address: member.address.to_string(),
             source: source.into(),
             weight: backend.weight(),
-            file_weight: backend.weight_order().map(|(_, file)| file),
+            file_weight: backend.stood_in_for_weight(),
             tier: member.tier,
             health: standing.health.into(),
             admin_state: standing.admin.into(),
@@ -352,7 +360,52 @@ impl BackendView {
                 .map(|left| left.as_secs_f64().ceil() as u64),
             memory: (standing.health == Health::Unhealthy).then(|| standing.memory.into()),
             drain: backend.drain().map(|drain| DrainView::of(drain, pool, member, now)),
+            agent: AgentView::of(backend.agent()),
+            outlier: backend.out().map(|out| OutlierView::of(out, now)),
         }
+    }
+}
+
+/// What a backend's own agent says.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct AgentView {
+    /// Who may come; `null` when it did not say.
+    admin_state: Option<AdminStateView>,
+    /// Share of the weight in the file, 0 to 100; `null` when it did not say.
+    weight_percent: Option<u8>,
+    /// The operator enabled the backend against its word.
+    overruled: bool,
+}
+
+impl AgentView {
+    fn of(agent: Agent) -> Option<Self> {
+        let Agent { said, is_overruled } = agent;
+        (said != AgentWord::default()).then(|| Self {
+            admin_state: said.admin.map(Into::into),
+            weight_percent: said.weight_percent,
+            overruled: is_overruled,
+        })
+    }
+}
+
+/// A backend that is out by what requests met there.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct OutlierView {
+    /// What it was: `connect_failures`, `errors` or `slow`.
+    cause: &'static str,
+    /// Since when, in RFC 3339.
+    since: Option<String>,
+    /// Until when, in RFC 3339; `null` while it is on probation: a good reply brings it back.
+    until: Option<String>,
+}
+
+impl OutlierView {
+    fn of(out: Out, now: Now) -> Self {
+        let until = match out.stage {
+            Stage::Until(until) => now.date(until),
+            Stage::Probation => None,
+        };
+        Self { cause: out.cause.as_str(), since: now.date(out.since), until }
     }
 }
 

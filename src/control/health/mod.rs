@@ -2,7 +2,11 @@
 //!
 //! One small task a backend, so that a slow backend delays nobody and no probe is ever under way twice. What a probe
 //! shows goes to [`Backend::observe`], where it meets what requests report; nothing else is written from here.
-//! When a probe is made is decided in `timing`, what one is in `probe`.
+//! When a probe is made is decided in `timing`, how many at once in `lanes`, what one is in `probe`.
+
+mod agent;
+
+mod lanes;
 
 mod probe;
 
@@ -20,14 +24,19 @@ use std::sync::Arc;
 
 use std::time::SystemTime;
 
+use rustls::ClientConfig;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::unix_seconds;
-use crate::config::{self, Probe};
+use crate::config::{self, BackendTls, Pace, Probe};
 use crate::drain;
 use crate::pool::{Backend, Evidence, Failure, Health, Member, Memory, Thresholds, instance};
 use crate::proxy::snapshot::{Published, Snapshot};
+use crate::telemetry::with_causes;
+use crate::tls;
+use lanes::Lanes;
 use timing::{Last, Outcome, Timing};
 use trouble::{Trouble, Troubles};
 
@@ -36,10 +45,11 @@ use trouble::{Trouble, Troubles};
 /// A backend whose address and health settings stay the same is probed across reloads as if nothing had happened; its
 /// health outlives changed settings too. Give it a watcher of the control plane, not of the workers, if health is to be
 /// watched while clients are still being served.
-pub async fn run(published: Arc<Published>, mut drain: drain::Watcher) {
+/// When the agent of a backend gave it another weight, `reweighted` is notified: tables are built from weights.
+pub async fn run(published: Arc<Published>, reweighted: Arc<Notify>, mut drain: drain::Watcher) {
     // Subscribed before the first look, so that no publication falls between the two.
     let mut announced = published.announced();
-    let mut schedule = Schedule::default();
+    let mut schedule = Schedule::new(reweighted);
     loop {
         schedule.follow(&published.load());
         tokio::select! {
@@ -66,68 +76,123 @@ fn members(snapshot: &Snapshot) -> impl Iterator<Item = (usize, &Member)> {
 }
 
 /// Who is being probed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Schedule {
     /// By serial number of the backend.
     tasks: HashMap<u32, Task>,
+    shared: Shared,
+    /// Made once for each kind of settings: reading the system's roots takes a while.
+    tls: Vec<TlsClient>,
+}
+
+/// What all tasks share.
+#[derive(Clone, Debug)]
+struct Shared {
     troubles: Troubles,
+    lanes: Lanes,
+    reweighted: Arc<Notify>,
+}
+
+/// TLS under these settings for these protocols; `None` when there is nobody to trust.
+#[derive(Debug)]
+struct TlsClient {
+    settings: BackendTls,
+    protocols: &'static [&'static [u8]],
+    client: Option<Arc<ClientConfig>>,
 }
 
 impl Schedule {
+    fn new(reweighted: Arc<Notify>) -> Self {
+        let shared = Shared { troubles: Troubles::default(), lanes: Lanes::of_process(), reweighted };
+        Self { tasks: HashMap::new(), shared, tls: Vec::new() }
+    }
+
     /// Starts, keeps and stops tasks, so that they are those of this snapshot.
     fn follow(&mut self, snapshot: &Snapshot) {
         // One copy a pool, and not one a backend.
         let settings: Vec<_> = snapshot.pools.iter().map(|pool| Arc::new(pool.settings.health.clone())).collect();
+        self.tls.retain(|known| settings.iter().any(|health| health.tls.as_ref() == Some(&known.settings)));
         let mut before = mem::take(&mut self.tasks);
         let mut fresh = Vec::new();
         for (pool, member) in members(snapshot) {
             let serial = member.backend.serial();
             match before.remove(&serial) {
-                Some(task) if task.fits(member.address, &settings[pool]) => {
+                Some(task) if task.fits(member, &settings[pool]) => {
                     self.tasks.insert(serial, task);
                 }
                 // One with other settings ends here: what a probe under way would show is no longer asked for.
-                Some(_) | None => fresh.push((member, &settings[pool])),
+                Some(_) | None => fresh.push((member, pool)),
             }
         }
         // So do those whose backend is gone.
         drop(before);
 
         let (now, count) = (Instant::now(), fresh.len());
-        for (index, (member, settings)) in fresh.into_iter().enumerate() {
-            let first = now + Timing::of(settings).first(index, count, fastrand::f64());
-            let task = Task::start(member, Arc::clone(settings), first, self.troubles.clone());
-            self.tasks.insert(member.backend.serial(), task);
+        for (index, (member, pool)) in fresh.into_iter().enumerate() {
+            let settings = &settings[pool];
+            let prober = Prober {
+                backend: Arc::clone(&member.backend),
+                address: probed(member, settings),
+                requests_go_to: member.address,
+                timing: Timing::of(settings),
+                settings: Arc::clone(settings),
+                tls: self.tls_client(settings),
+                drain_pace: snapshot.pools[pool].settings.drain_pace,
+                last: None,
+                shared: self.shared.clone(),
+                trouble: None,
+                latest: 0,
+                told: Told::default(),
+            };
+            let first = now + prober.timing.first(index, count, fastrand::f64());
+            self.tasks.insert(member.backend.serial(), Task::start(prober, first));
         }
     }
+
+    fn tls_client(&mut self, health: &config::Health) -> Option<Arc<ClientConfig>> {
+        let (settings, protocols) = (health.tls.as_ref()?, probe::protocols(&health.probe));
+        let known = self.tls.iter().position(|known| known.settings == *settings && known.protocols == protocols);
+        let place = known.unwrap_or_else(|| {
+            let client = match tls::client(settings, protocols) {
+                Ok(client) => Some(client),
+                Err(error) => {
+                    tracing::error!(error = with_causes(&error), "probes over TLS cannot be made");
+                    None
+                }
+            };
+            self.tls.push(TlsClient { settings: settings.clone(), protocols, client });
+            self.tls.len() - 1
+        });
+        self.tls[place].client.clone()
+    }
+}
+
+/// Where the probes of a backend go.
+fn probed(member: &Member, settings: &config::Health) -> SocketAddr {
+    let with_port = |port| SocketAddr::new(member.address.ip(), port);
+    member.probe_address.unwrap_or_else(|| settings.port.map_or(member.address, with_port))
 }
 
 /// The probing of one backend; ends when dropped, a probe under way included.
 #[derive(Debug)]
 struct Task {
-    address: SocketAddr,
+    /// Where requests go, and where probes do.
+    addresses: (SocketAddr, SocketAddr),
     settings: Arc<config::Health>,
     handle: JoinHandle<()>,
 }
 
 impl Task {
-    fn start(member: &Member, settings: Arc<config::Health>, first: Instant, troubles: Troubles) -> Self {
-        let prober = Prober {
-            backend: Arc::clone(&member.backend),
-            address: member.address,
-            timing: Timing::of(&settings),
-            settings: Arc::clone(&settings),
-            last: None,
-            troubles,
-            trouble: None,
-            latest: 0,
-        };
-        Self { address: member.address, settings, handle: tokio::spawn(prober.run(first)) }
+    fn start(prober: Prober, first: Instant) -> Self {
+        let addresses = (prober.requests_go_to, prober.address);
+        Self { addresses, settings: Arc::clone(&prober.settings), handle: tokio::spawn(prober.run(first)) }
     }
 
     /// Whether it still does what is asked for.
-    fn fits(&self, address: SocketAddr, settings: &config::Health) -> bool {
-        self.address == address && *self.settings == *settings && !self.handle.is_finished()
+    fn fits(&self, member: &Member, settings: &config::Health) -> bool {
+        self.addresses == (member.address, probed(member, settings))
+            && *self.settings == *settings
+            && !self.handle.is_finished()
     }
 }
 
@@ -140,38 +205,61 @@ impl Drop for Task {
 /// One backend, and what its task remembers from probe to probe.
 struct Prober {
     backend: Arc<Backend>,
+    /// Where probes go.
     address: SocketAddr,
+    requests_go_to: SocketAddr,
     timing: Timing,
     settings: Arc<config::Health>,
+    tls: Option<Arc<ClientConfig>>,
+    drain_pace: Pace,
     last: Option<Last>,
-    troubles: Troubles,
+    shared: Shared,
     trouble: Option<Trouble>,
     /// The latest second that the wall clock has shown, which may have been set back since.
     latest: u32,
+    told: Told,
+}
+
+/// What was logged already, so that it is said once and not once a probe.
+#[derive(Debug, Default)]
+struct Told {
+    unknown_word: Option<String>,
+    tls_problem: Option<String>,
 }
 
 impl Prober {
     /// Probes the backend for as long as the task lives.
     async fn run(mut self, first: Instant) {
+        if self.agent().is_none() && self.backend.forget_agent(Instant::now()) {
+            self.shared.reweighted.notify_one();
+        }
         // Without probes the snapshot took it for healthy, until a request fails.
         let mut due = (self.settings.probe != Probe::Off).then_some(first);
         loop {
             let hurried = self.wait(due).await;
-            let started = Instant::now();
-            // Boxed: between probes, which is nearly always, the task is small.
-            let outcome = match Box::pin(probe::probe(&self.settings, self.address)).await {
+            let is_ill = self.backend.measured_health() == Health::Unhealthy
+                && self.last.is_none_or(|last| last.outcome != Outcome::Succeeded);
+            let (started, result) = {
+                let _place = self.shared.lanes.enter(is_ill).await;
+                let target =
+                    probe::Target { address: self.address, backend: self.requests_go_to, tls: self.tls.as_ref() };
+                // Boxed: between probes, which is nearly always, the task is small.
+                (Instant::now(), Box::pin(probe::probe(&self.settings, target)).await)
+            };
+            let outcome = match result {
                 Ok(report) => {
                     self.trouble = None;
                     self.take(report)
                 }
                 Err(error) => {
-                    self.trouble.get_or_insert_with(|| self.troubles.begin(&error));
+                    self.trouble.get_or_insert_with(|| self.shared.troubles.begin(&error));
                     Outcome::Skipped
                 }
             };
             let last = Last { started, outcome, hurried };
             self.last = Some(last);
-            due = self.timing.next(last, self.backend.standing().health, fastrand::f64());
+            // Replies that put it out are no reason to probe it faster.
+            due = self.timing.next(last, self.backend.measured_health(), fastrand::f64());
         }
     }
 
@@ -194,7 +282,9 @@ impl Prober {
         let thresholds =
             Thresholds { healthy_after: self.settings.healthy_after, unhealthy_after: self.settings.unhealthy_after };
         // First, so that whoever finds the backend available knows which life it lives.
-        self.note_instance(report);
+        self.note_instance(&report);
+        self.hear_agent(report.words);
+        self.note_tls(report.tls_problem);
         self.backend.observe(report.evidence, thresholds, Instant::now());
         match report.evidence {
             Evidence::ProbeOk => Outcome::Succeeded,
@@ -207,7 +297,7 @@ impl Prober {
 
     /// Notes which life of the process answers: the one that its header names; without such a header a new one, when the
     /// process was gone and now answers again.
-    fn note_instance(&mut self, report: probe::ProbeReport) {
+    fn note_instance(&mut self, report: &probe::ProbeReport) {
         // Pins were sealed up to then: a life that begins now has to begin later than they say.
         self.latest = self.latest.max(unix_seconds(SystemTime::now()));
         let was_gone = self.backend.standing().memory == Memory::Gone;
@@ -221,6 +311,39 @@ impl Prober {
             let id = self.backend.id();
             tracing::info!(pool = &*id.pool, backend = &*id.name, "another instance answers");
         }
+    }
+}
+
+impl Prober {
+    fn agent(&self) -> Option<&config::Agent> {
+        match &self.settings.probe {
+            Probe::Http(probe) => probe.agent.as_ref(),
+            Probe::Off | Probe::Tcp | Probe::Grpc(_) => None,
+        }
+    }
+
+    /// Takes what the agent said; a word that is not understood is logged once, until all are understood again.
+    fn hear_agent(&mut self, words: Option<agent::Words>) {
+        let Some(agent::Words { said, unknown }) = words else { return };
+        if unknown.is_some() && self.told.unknown_word.is_none() {
+            let (id, word) = (self.backend.id(), unknown.as_deref());
+            tracing::warn!(pool = &*id.pool, backend = &*id.name, word, "the agent says a word that is not known");
+        }
+        self.told.unknown_word = unknown;
+        if self.backend.hear_agent(said, self.drain_pace, Instant::now()) {
+            let (id, weight) = (self.backend.id(), self.backend.weight());
+            tracing::info!(pool = &*id.pool, backend = &*id.name, weight, "the agent gave it another weight");
+            self.shared.reweighted.notify_one();
+        }
+    }
+
+    /// TLS that does not fit is a mistake in a file somewhere, which "broken" alone would not tell.
+    fn note_tls(&mut self, problem: Option<String>) {
+        if problem.is_some() && problem != self.told.tls_problem {
+            let (id, problem) = (self.backend.id(), problem.as_deref());
+            tracing::warn!(pool = &*id.pool, backend = &*id.name, problem, "probes fail because of TLS");
+        }
+        self.told.tls_problem = problem;
     }
 }
 

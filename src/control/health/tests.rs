@@ -27,20 +27,14 @@ const NEVER: Duration = Duration::from_secs(3600);
 const QUICK: Duration = Duration::from_millis(20);
 
 fn http() -> config::Health {
-    let probe = HttpProbe {
-        path: "/".into(),
-        method: http::Method::GET,
-        host: None,
-        expected_status: vec![(200, 299)],
-        instance_header: None,
-    };
+    let probe = HttpProbe { expected_status: vec![(200, 299)], ..HttpProbe::default() };
     config::Health {
         probe: Probe::Http(probe),
         interval: NEVER,
         suspect_interval: QUICK,
+        unhealthy_interval: NEVER,
         timeout: Duration::from_secs(10),
-        healthy_after: 2,
-        unhealthy_after: 3,
+        ..config::Health::default()
     }
 }
 
@@ -109,7 +103,7 @@ impl Control {
         let registry = Arc::new(Registry::new(1));
         let published = Arc::new(Published::new(snapshot(&registry, 1, health, backends)));
         let (trigger, watcher) = drain::new();
-        let task = tokio::spawn(run(Arc::clone(&published), watcher));
+        let task = tokio::spawn(run(Arc::clone(&published), Arc::default(), watcher));
         Self { registry, published, trigger, task }
     }
 
@@ -233,7 +227,7 @@ async fn a_silent_backend_is_unhealthy_and_may_hold_its_sessions() {
 async fn a_backend_recovers_after_as_many_successes_as_the_threshold() {
     let server = Server::start(ERROR).await;
     // The interval of an unhealthy backend has to pass here, the one of a healthy one never does.
-    let health = config::Health { interval: QUICK * 5, healthy_after: 4, ..http() };
+    let health = config::Health { unhealthy_interval: QUICK * 5, healthy_after: 4, ..http() };
     let control = Control::start(&health, &[("app1", server.address)]);
     control.until_health("app1", Health::Unhealthy).await;
     server.answers(OK);
@@ -271,7 +265,7 @@ async fn a_failed_request_brings_the_next_probe_forward() {
 #[tokio::test]
 async fn without_probes_a_backend_is_healthy_until_a_request_fails_and_then_a_connection_decides() {
     let server = Server::start(OK).await;
-    let health = config::Health { probe: Probe::Off, interval: QUICK, ..http() };
+    let health = config::Health { probe: Probe::Off, unhealthy_interval: QUICK, ..http() };
     let control = Control::start(&health, &[("app1", server.address)]);
     control.until_health("app1", Health::Healthy).await;
     assert_eq!(server.probes(), 0);
@@ -294,7 +288,7 @@ async fn a_reload_keeps_the_tasks_whose_settings_stay_and_restarts_the_others() 
     let server = Server::start(OK).await;
     let address = server.address;
     let registry = Arc::new(Registry::new(1));
-    let mut schedule = Schedule::default();
+    let mut schedule = Schedule::new(Arc::default());
     schedule.follow(&snapshot(&registry, 1, &http(), &[("app1", address), ("app2", address)]));
     let task_of = |schedule: &Schedule, name: &str| {
         let serial = registry.backend(&id(name), Instant::now()).serial();
@@ -375,7 +369,8 @@ async fn trouble_of_our_own_is_no_evidence_and_ends_with_the_next_good_probe() {
     // A request that cannot be written stands in for a missing file descriptor.
     let Probe::Http(probe) = http().probe else { unreachable!("it is an HTTP probe") };
     let impossible = Probe::Http(HttpProbe { path: "no target".into(), ..probe });
-    let mut schedule = Schedule { troubles: troubles.clone(), ..Schedule::default() };
+    let mut schedule = Schedule::new(Arc::default());
+    schedule.shared.troubles = troubles.clone();
     let broken = config::Health { probe: impossible, ..http() };
     schedule.follow(&snapshot(&registry, 1, &broken, &[("app1", server.address), ("app2", server.address)]));
     until_probes(&server, 10).await;

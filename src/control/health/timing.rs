@@ -36,6 +36,7 @@ pub(super) struct Last {
 pub(super) struct Timing {
     interval: Duration,
     suspect_interval: Duration,
+    unhealthy_interval: Duration,
     /// `false`: a healthy backend is left alone until a request fails there.
     probes_healthy: bool,
 }
@@ -46,6 +47,7 @@ impl Timing {
         Self {
             interval: settings.interval.clamp(SHORTEST, LONGEST),
             suspect_interval: settings.suspect_interval.clamp(SHORTEST, LONGEST),
+            unhealthy_interval: settings.unhealthy_interval.clamp(SHORTEST, LONGEST),
             probes_healthy: settings.probe != config::Probe::Off,
         }
     }
@@ -64,14 +66,16 @@ impl Timing {
     /// Counted from the start of the last one, so that slow answers do not stretch the interval. `chance` is 0 to 1 and
     /// moves the interval by up to 10 % either way, so that probes which began together do not stay together.
     pub(super) fn next(&self, last: Last, health: Health, chance: f64) -> Option<Instant> {
-        let quick = match health {
-            Health::Starting | Health::Suspect => true,
+        let interval = match health {
+            Health::Starting | Health::Suspect => self.suspect_interval,
             // On its way back, or about to be known as gone: quickly, for its clients wait to go home or to be rehomed.
-            Health::Unhealthy => matches!(last.outcome, Outcome::Succeeded | Outcome::RefusedOnly),
+            Health::Unhealthy if matches!(last.outcome, Outcome::Succeeded | Outcome::RefusedOnly) => {
+                self.suspect_interval
+            }
+            Health::Unhealthy => self.unhealthy_interval,
             Health::Healthy if !self.probes_healthy => return None,
-            Health::Healthy => false,
+            Health::Healthy => self.interval,
         };
-        let interval = if quick { self.suspect_interval } else { self.interval };
         Some(last.started + interval.mul_f64((1.0 - JITTER) + 2.0 * JITTER * chance))
     }
 
@@ -109,7 +113,9 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(2);
     const SUSPECT: Duration = Duration::from_millis(200);
-    const TIMING: Timing = Timing { interval: INTERVAL, suspect_interval: SUSPECT, probes_healthy: true };
+    const UNHEALTHY: Duration = Duration::from_secs(5);
+    const TIMING: Timing =
+        Timing { interval: INTERVAL, suspect_interval: SUSPECT, unhealthy_interval: UNHEALTHY, probes_healthy: true };
     const OFF: Timing = Timing { probes_healthy: false, ..TIMING };
 
     fn last(started: Instant, outcome: Outcome) -> Last {
@@ -130,10 +136,10 @@ mod tests {
             // A request failed while the probe was under way and succeeded.
             (H::Suspect, O::Succeeded, SUSPECT),
             (H::Suspect, O::Skipped, SUSPECT),
-            (H::Unhealthy, O::Failed, INTERVAL),
+            (H::Unhealthy, O::Failed, UNHEALTHY),
             // The probe under way when the process died was broken off, so one refusal is missing.
             (H::Unhealthy, O::RefusedOnly, SUSPECT),
-            (H::Unhealthy, O::Skipped, INTERVAL),
+            (H::Unhealthy, O::Skipped, UNHEALTHY),
             (H::Unhealthy, O::Succeeded, SUSPECT),
         ];
         for (health, outcome, interval) in rows {
@@ -155,7 +161,7 @@ mod tests {
         let start = Instant::now();
         assert_eq!(OFF.next(last(start, Outcome::Succeeded), Health::Healthy, 0.5), None);
         assert_eq!(OFF.next(last(start, Outcome::Failed), Health::Suspect, 0.5), Some(start + SUSPECT));
-        assert_eq!(OFF.next(last(start, Outcome::Failed), Health::Unhealthy, 0.5), Some(start + INTERVAL));
+        assert_eq!(OFF.next(last(start, Outcome::Failed), Health::Unhealthy, 0.5), Some(start + UNHEALTHY));
         assert_eq!(OFF.hurried(None, start), start + SUSPECT);
     }
 
@@ -197,12 +203,13 @@ mod tests {
     #[test]
     fn senseless_intervals_neither_spin_nor_panic() {
         let settings = config::Health {
-            probe: config::Probe::Tcp,
             interval: Duration::MAX,
             suspect_interval: Duration::ZERO,
+            unhealthy_interval: Duration::ZERO,
             timeout: Duration::ZERO,
             healthy_after: 0,
             unhealthy_after: 0,
+            ..config::Health::default()
         };
         let timing = Timing::of(&settings);
         let start = Instant::now();

@@ -63,9 +63,11 @@ impl Orders {
     pub fn collect<'a>(backends: impl IntoIterator<Item = &'a Backend>, now: Moment) -> Self {
         let mut orders = Self::default();
         for backend in backends {
-            let drain = backend.drain();
+            // What its agent says is not the operator's, and will be said again.
+            let ordered = backend.ordered_admin_state();
+            let drain = backend.drain().filter(|_| ordered == AdminState::Draining);
             let order = Order {
-                admin_state: backend.standing().admin.into(),
+                admin_state: ordered.into(),
                 drain_deadline: drain.and_then(|drain| drain.deadline).map(|due| to_wall(due, now)),
                 drain_pace: drain.map(|drain| drain.pace.to_string()),
                 weight: backend.weight_order().map(|(ordered, instead_of)| WeightOrder { ordered, instead_of }),

@@ -134,3 +134,56 @@ fn more_departures_than_pins_leave_nobody() {
     backend.count_active_pins(start, IDLE);
     assert_eq!(backend.active_pins(), 0);
 }
+
+#[test]
+fn the_operators_order_wins_over_the_agent_and_an_agents_drain_is_a_drain_like_any_other() {
+    let now = Instant::now();
+    let backend = backend(now);
+    backend.set_file_weight(100);
+    let mut listener = backend.events.listen();
+    let says = |admin| AgentWord { admin: Some(admin), weight_percent: None };
+    let pace = "1%/s".parse().expect("a pace");
+    let states = || (backend.standing().admin, backend.ordered_admin_state());
+
+    assert!(!backend.hear_agent(says(AdminState::Draining), pace, now));
+    assert_eq!(states(), (AdminState::Draining, AdminState::Enabled));
+    assert_eq!(backend.drain().map(|drain| (drain.pace, drain.deadline)), Some((pace, None)));
+    let deadline = Some(now + Duration::from_secs(60));
+    backend.set_admin_state(AdminState::Draining, deadline, now);
+    backend.hear_agent(says(AdminState::Disabled), pace, now);
+    assert_eq!(states(), (AdminState::Draining, AdminState::Draining), "the order wins");
+    assert_eq!(backend.drain().and_then(|drain| drain.deadline), deadline, "what the agent repeats is no new order");
+
+    backend.set_admin_state(AdminState::Enabled, None, now);
+    assert_eq!(states().0, AdminState::Enabled, "enabling counts against what the agent says now");
+    backend.hear_agent(says(AdminState::Draining), pace, now);
+    assert_eq!(states().0, AdminState::Draining);
+    assert!(!backend.forget_agent(now));
+    assert_eq!((states().0, backend.drain()), (AdminState::Enabled, None));
+
+    assert!(backend.hear_agent(AgentWord { admin: None, weight_percent: Some(50) }, pace, now));
+    assert_eq!(backend.weight(), 50);
+    backend.order_weight(Some(80));
+    assert_eq!(backend.weight(), 80, "the order wins");
+    backend.order_weight(None);
+    assert!(backend.forget_agent(now));
+    assert_eq!(backend.weight(), 100);
+
+    let mut told = Vec::new();
+    while let Some(Some(Heard::Event(entry))) = futures_now(listener.next()) {
+        if let Event::AdminState { to, by, .. } = entry.event {
+            told.push((to, by));
+        }
+    }
+    let expected = [("draining", "agent"), ("enabled", "operator"), ("draining", "agent"), ("enabled", "agent")];
+    assert_eq!(told, expected);
+}
+
+/// What a future gives without waiting.
+fn futures_now<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
+}

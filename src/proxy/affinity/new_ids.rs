@@ -83,7 +83,8 @@ mod tests {
             let id = BackendId { pool: Arc::from("shop"), name: Arc::from(format!("app{index}")) };
             let backend = registry.backend(&id, Instant::now());
             backend.set_file_weight(weight);
-            Member { backend, address: ([127, 0, 0, 1], 9000).into(), max_pins: None, tier: 0 }
+            let address = ([127, 0, 0, 1], 9000).into();
+            Member { backend, address, probe_address: None, max_pins: None, tier: 0 }
         };
         weights.iter().enumerate().map(member).collect()
     }

@@ -66,7 +66,8 @@ pub(super) fn pool(states: &[State]) -> Vec<Member> {
         backend.set_admin_state(state.admin, None, now);
         backend.set_file_weight(state.weight);
         assert_eq!((backend.standing().health, backend.standing().admin), (state.health, state.admin));
-        Member { backend, address: ([127, 0, 0, 1], 9000).into(), max_pins: None, tier: state.tier }
+        let address = ([127, 0, 0, 1], 9000).into();
+        Member { backend, address, probe_address: None, max_pins: None, tier: state.tier }
     };
     states.iter().enumerate().map(member).collect()
 }

@@ -186,7 +186,8 @@ impl Visit {
             return if is_found_full(member) { queue_as_new(member, crowd) } else { new(member) };
         }
         let circumstances = Circumstances { is_home: true, ..circumstances(pool, tried, now) };
-        match balancer.pick_under(&circumstances, &pool.members, rng, now) {
+        let picked = on_trial(pool, tried).or_else(|| balancer.pick_under(&circumstances, &pool.members, rng, now));
+        match picked {
             Some(member) if must_queue(pool, member) => queue_for_any(Placement::New, crowd),
             Some(member) => {
                 let claimed = pool.newcomers.claim(newcomer, member, pool.uptime(now));
@@ -412,7 +413,9 @@ fn unpinned(
     rng: &mut Rng,
     now: Instant,
 ) -> Next {
-    match balancer.pick_under(&circumstances(pool, tried, now), &pool.members, rng, now) {
+    let picked = on_trial(pool, tried)
+        .or_else(|| balancer.pick_under(&circumstances(pool, tried, now), &pool.members, rng, now));
+    match picked {
         Some(member) if must_queue(pool, member) => queue_for_any(Placement::Unpinned, crowd),
         Some(member) => Next::Go(Destination::plain(member, Placement::Unpinned)),
         None => Next::Nobody,
@@ -422,6 +425,21 @@ fn unpinned(
 /// What a pick in this pool has to heed, where no home is looked for.
 fn circumstances<'a>(pool: &Pool, tried: &'a Tried, now: Instant) -> Circumstances<'a> {
     Circumstances { tried, is_home: false, spread: pool.state.spread(), warming: pool.warming(now) }
+}
+
+/// The backend on probation, if there is one and this is the client that is let through to it.
+fn on_trial(pool: &Pool, tried: &Tried) -> Option<usize> {
+    if !tried.is_empty() {
+        return None;
+    }
+    let serial = pool.trial.take()?;
+    let is_meant = |member: &Member| {
+        member.backend.serial() == serial
+            && member.backend.standing().is_available_for_new()
+            && !member.is_full()
+            && !member.backend.room().is_full()
+    };
+    pool.members.iter().position(is_meant)
 }
 
 /// Whether nobody is available, and this home at least answers its probes, though not as expected.

@@ -50,7 +50,13 @@ fn replicas_agree_on_the_golden_homes() {
                     let id = BackendId { pool: Arc::from(name), name: Arc::from(backend) };
                     let backend = registry.backend(&id, Instant::now());
                     backend.set_file_weight(weight.parse().expect("a weight"));
-                    Member { backend, address: ([127, 0, 0, 1], 9000).into(), max_pins: None, tier: 0 }
+                    Member {
+                        backend,
+                        address: ([127, 0, 0, 1], 9000).into(),
+                        probe_address: None,
+                        max_pins: None,
+                        tier: 0,
+                    }
                 };
                 let members: Vec<Member> = backends.iter().map(member).collect();
                 let homes = Homes::new(hash, &members);
