@@ -174,6 +174,13 @@ pub struct Pool {
     pub backends_from: BackendsFrom,
 }
 
+impl Pool {
+    /// Most requests and most connections of a backend: what is said of it, else of the pool.
+    pub fn bounds_of(&self, backend: &Backend) -> (Option<u32>, Option<u32>) {
+        (backend.max_requests.or(self.max_requests), backend.max_connections.or(self.max_connections))
+    }
+}
+
 /// Where a pool's backends come from besides its list. The admin API may add some to every pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendsFrom {

@@ -105,8 +105,8 @@ pools:
 routes: [{ pool: p }, { path_prefix: /q, pool: q }]",
     );
     let bounds = |pool: usize, backend: usize| {
-        let backend = &config.pools[pool].backends[backend];
-        (backend.max_requests, backend.max_connections)
+        let pool = &config.pools[pool];
+        pool.bounds_of(&pool.backends[backend])
     };
     assert_eq!([bounds(0, 0), bounds(0, 1), bounds(1, 0)], [(Some(10), Some(20)), (Some(3), Some(4)), (None, None)]);
     assert_eq!(config.pools[0].queue, Queue { length: 0, timeout: Duration::from_secs(1) });

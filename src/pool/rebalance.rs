@@ -37,7 +37,9 @@ pub struct Load {
 ///
 /// Shedding begins when somebody has more than `when_above` times its share, and ends for each where a tenth of that
 /// margin is left: within the band nothing moves, and a backend that was added ends up near its share and not just inside
-/// the band. It takes two pins above the share to begin and one to go on, or small pools would never come to rest.
+/// the band. It takes two pins above the share to begin and one to go on, or small pools would never come to rest. Who did
+/// not shed when it began does not join in for less than what begins it: a backend that was given a few clients too many
+/// between two counts keeps them, or they would move twice.
 ///
 /// Where an earlier tier is in use, whatever lives on a later one is above its share: it sheds until nobody is left, and
 /// those in use receive, or whoever was once moved to a stand-in would stay there for ever.
@@ -53,14 +55,17 @@ pub fn roles(loads: &[Load], when_above: f64) -> Vec<Role> {
     };
     let band = 1.0 + (when_above - 1.0) / 10.0;
     let begins = loads.iter().filter(has_share).any(|load| exceeds(load, when_above, 2.0));
-    let goes_on = loads.iter().filter(has_share).any(|load| load.role == Role::Sheds && exceeds(load, band, 1.0));
+    let sheds = |load: &&Load| load.role == Role::Sheds;
+    let has_begun = loads.iter().filter(has_share).any(|load| sheds(&load));
+    let goes_on = loads.iter().filter(has_share).filter(sheds).any(|load| exceeds(load, band, 1.0));
     let is_uneven = begins || goes_on;
     let stands_in = |load: &Load| takes_part(&load) && load.is_of_later_tier && load.active_pins > 0 && weight > 0;
     let is_stood_in_for = loads.iter().any(stands_in);
     let role = |load: &Load| match () {
         () if stands_in(load) => Role::Sheds,
         () if !has_share(&load) => Role::Settled,
-        () if is_uneven && exceeds(load, band, 1.0) => Role::Sheds,
+        () if is_uneven && (!has_begun || sheds(&load)) && exceeds(load, band, 1.0) => Role::Sheds,
+        () if exceeds(load, when_above, 2.0) => Role::Sheds,
         () if (is_uneven || is_stood_in_for) && (load.active_pins as f64) < share(load) => Role::Receives,
         () => Role::Settled,
     };
@@ -105,6 +110,9 @@ mod tests {
             (&[(133, Settled), (133, Settled), (133, Settled), (0, Settled)], &[Sheds, Sheds, Sheds, Receives]),
             // Inside the band nothing begins…
             (&[(110, Settled), (95, Settled), (95, Settled)], &[Settled, Settled, Settled]),
+            // Who was given a few too many keeps them, while the others go on.
+            (&[(110, Sheds), (103, Receives), (87, Receives)], &[Sheds, Settled, Receives]),
+            (&[(110, Sheds), (106, Settled), (84, Receives)], &[Sheds, Settled, Receives]),
             // …but what has begun goes on, down to a tenth of the margin.
             (&[(110, Sheds), (95, Receives), (95, Receives)], &[Sheds, Receives, Receives]),
             (&[(102, Sheds), (99, Receives), (99, Receives)], &[Settled, Settled, Settled]),

@@ -206,7 +206,12 @@ impl Proxy {
                 Err((destination, error, unsent)) => {
                     journal.bytes_in = unsent.received();
                     self.note_failure(request, &destination, &error);
-                    tried.insert(destination.member);
+                    if error.is_ours() {
+                        // Elsewhere there would be no more of it, and the client's session is here.
+                        self.client.close_idle();
+                    } else {
+                        tried.insert(destination.member);
+                    }
                     // Asking a home again while waiting for it is bounded by the wait.
                     let is_waiting = wait.has_begun() && !wait.is_over();
                     let is_left = is_waiting || retries < retry.attempts;
@@ -220,7 +225,7 @@ impl Proxy {
                     }
                     retries += u32::from(!is_waiting);
                     pool.counters.shard(self.worker).retried(reason);
-                    if !error.nothing_was_sent() {
+                    if !error.nothing_was_sent() || error.is_ours() {
                         self.back_off(retry.backoff, retries).await;
                     }
                     body = Some(unsent);

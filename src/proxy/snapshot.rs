@@ -280,7 +280,7 @@ impl Pool {
             let id = BackendId { pool: Arc::clone(&settings.name), name: Arc::clone(&backend.name) };
             let state = lasting.registry.backend(&id, now);
             state.set_file_weight(backend.weight.get());
-            let (max_requests, max_connections) = bounds(settings, backend);
+            let (max_requests, max_connections) = settings.bounds_of(backend);
             state.set_bounds(max_requests, max_connections);
             if settings.health.probe == config::Probe::Off {
                 state.assume_healthy(now);
@@ -311,7 +311,7 @@ impl Pool {
                 })
             }
         };
-        let is_bounded = settings.backends.iter().any(|backend| bounds(settings, backend) != (None, None));
+        let is_bounded = settings.backends.iter().any(|backend| settings.bounds_of(backend) != (None, None));
         let (idle_timeout, max_lifetime) = match &settings.affinity {
             config::Affinity::Cookie(cookie) => (cookie.idle_timeout, cookie.max_lifetime),
             config::Affinity::AppSession(session) => (session.idle_timeout, session.max_lifetime),
@@ -335,11 +335,6 @@ impl Pool {
             made_at: now,
         }
     }
-}
-
-/// How many requests and connections a backend may have: what is said of it, else of the pool.
-fn bounds(pool: &config::Pool, backend: &config::Backend) -> (Option<u32>, Option<u32>) {
-    (backend.max_requests.or(pool.max_requests), backend.max_connections.or(pool.max_connections))
 }
 
 /// After an eighth of the idle timeout, so that a reply rarely carries a cookie and an active client loses at most that

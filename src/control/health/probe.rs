@@ -23,9 +23,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::agent::Words;
-use super::trouble;
 use crate::config::{self, Probe};
 use crate::pool::{Evidence, Failure};
+use crate::proxy::forward::is_own_trouble;
 use crate::tls;
 use exchange::{Answer, Place};
 
@@ -107,7 +107,7 @@ enum ProbeError {
 
 impl From<io::Error> for ProbeError {
     fn from(error: io::Error) -> Self {
-        if trouble::is_local(&error) { Self::Local(error) } else { Self::Failed(failure_of(&error)) }
+        if is_own_trouble(&error) { Self::Local(error) } else { Self::Failed(failure_of(&error)) }
     }
 }
 

@@ -4,13 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Whether this error is ours and not the backend's.
-pub(super) fn is_local(error: &io::Error) -> bool {
-    // EADDRNOTAVAIL: no free port to connect from.
-    const LOCAL: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL];
-    error.raw_os_error().is_some_and(|errno| LOCAL.contains(&errno))
-}
-
 /// How many backends cannot be probed for a reason of our own. Shared by all probing tasks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Troubles {
@@ -50,17 +43,6 @@ impl Drop for Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_we_lack_is_told_from_what_the_backend_does() {
-        for errno in [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL] {
-            assert!(is_local(&io::Error::from_raw_os_error(errno)), "{errno}");
-        }
-        for errno in [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ETIMEDOUT] {
-            assert!(!is_local(&io::Error::from_raw_os_error(errno)), "{errno}");
-        }
-        assert!(!is_local(&io::ErrorKind::ConnectionRefused.into()));
-    }
 
     #[test]
     fn trouble_lasts_until_the_last_backend_is_out_of_it() {

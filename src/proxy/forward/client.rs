@@ -97,6 +97,11 @@ impl AttemptError {
         }
     }
 
+    /// Whether we lacked something ourselves; see [`is_own_trouble`].
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Connect(error) if is_own_trouble(error))
+    }
+
     /// Whether no byte of the request can have reached the backend.
     pub fn nothing_was_sent(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::ConnectTimeout | Self::Broken { anything_sent: false, .. })
@@ -236,6 +241,11 @@ impl Client {
         }
     }
 
+    /// Closes every idle connection: there is something that we have too little of.
+    pub fn close_idle(&self) {
+        self.idle.borrow_mut().iter_mut().for_each(|idle| idle.connections.clear());
+    }
+
     fn take_idle(&self, member: &Member, is_idempotent: bool) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let idle = &mut idle.get_mut(member.backend.serial() as usize)?.connections;
@@ -317,6 +327,14 @@ fn idle_timeout(backend: &Backend) -> Duration {
         AdminState::Draining => DRAINING_IDLE_TIMEOUT,
         AdminState::Disabled => Duration::ZERO,
     }
+}
+
+/// Whether a connection could not be opened for want of something of our own, such as a file descriptor: that says nothing
+/// of the backend.
+pub fn is_own_trouble(error: &io::Error) -> bool {
+    // EADDRNOTAVAIL: no free port to connect from.
+    const OURS: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|errno| OURS.contains(&errno))
 }
 
 /// A port that nobody listens on may be given to the very socket that connects to it, and then it answers itself.
@@ -402,4 +420,20 @@ async fn reply(
     .await;
     request.deadline.clear();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_we_lack_is_told_from_what_the_backend_does() {
+        for errno in [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL] {
+            assert!(is_own_trouble(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+        for errno in [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ETIMEDOUT] {
+            assert!(!is_own_trouble(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+        assert!(!is_own_trouble(&io::ErrorKind::ConnectionRefused.into()));
+    }
 }

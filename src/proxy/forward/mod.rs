@@ -21,7 +21,7 @@ mod client;
 
 pub mod tunnel;
 
-pub use client::{AttemptError, Begun, Client, Outgoing, connect_failure, is_idempotent};
+pub use client::{AttemptError, Begun, Client, Outgoing, connect_failure, is_idempotent, is_own_trouble};
 pub use exchange::{BodyError, Exchange};
 pub use head::{HeadError, ReplyHead};
 pub use request_body::RequestBody;

@@ -2,13 +2,13 @@
 
 use super::{KINDS, Scene};
 use crate::crowd::{Crowd, Customer, Seen, customers};
-use crate::verdict::{assert_moved_with_its_session, assert_nothing_failed, assert_sound, ends_logged_in_at, parted};
+use crate::verdict::{assert_nothing_failed, assert_sound, ends_logged_in_at, parted};
 
 /// A third of all requests is tried again, which is more than the budget of 20 % allows for long.
 const BUDGET: &str = "retry: { budget: 100% }";
 
 /// Nothing of the reply had begun for the client, so a `GET` is tried elsewhere. `local`: the client looks logged out there,
-/// and is at home again when the backend is well. `backup`: it moves with its session.
+/// and is at home again when the backend is well.
 #[tokio::test]
 async fn a_reply_that_breaks_off_within_its_head_fails_no_request() {
     for kind in KINDS {
@@ -25,13 +25,9 @@ async fn a_reply_that_breaks_off_within_its_head_fails_no_request() {
         let (detoured, others) = parted(everybody, "red");
         others.iter().for_each(Customer::assert_undisturbed);
         for customer in &detoured {
-            match kind {
-                "backup" => assert_moved_with_its_session(customer),
-                _ => assert!(ends_logged_in_at(customer, "red"), "{kind} {}: {:?}", customer.user, customer.seen),
-            }
+            assert!(ends_logged_in_at(customer, "red"), "{kind} {}: {:?}", customer.user, customer.seen);
         }
-        let moved = if kind == "backup" { detoured.len() } else { 0 };
-        assert_eq!((scene.rehomes().await, scene.sessions_lost().await), (moved, 0), "{kind}");
+        assert_eq!((scene.rehomes().await, scene.sessions_lost().await), (0, 0), "{kind}");
     }
 }
 

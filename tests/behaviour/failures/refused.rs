@@ -5,10 +5,10 @@ use crate::crowd::{Crowd, Customer, customers};
 use crate::gate::Gate;
 use crate::shop::{SUSPECTING, Shop, log_in};
 use crate::support::{Backend, BackendProcess, ReservedPort, SessionApp, until};
-use crate::verdict::{assert_moved_with_its_session, assert_nothing_failed, ends_logged_in_at, parted, was_unknown};
+use crate::verdict::{assert_nothing_failed, ends_logged_in_at, parted, was_unknown};
 
-/// `local`: its clients look logged out while it refuses, and are at home again after it. `replicated`: even that is not
-/// seen. `backup`: they move with their sessions, for there is one copy only.
+/// `local`: its clients look logged out while it refuses, and are at home again after it. `replicated` and `backup`: even that
+/// is not seen.
 #[tokio::test]
 async fn a_backend_that_refuses_for_a_moment_loses_nobody() {
     for kind in KINDS {
@@ -32,14 +32,10 @@ async fn a_backend_that_refuses_for_a_moment_loses_nobody() {
         others.iter().for_each(Customer::assert_undisturbed);
         for customer in &detoured {
             assert!(customer.path().len() > 1, "{kind} {}: the door was shut", customer.user);
-            match kind {
-                "backup" => assert_moved_with_its_session(customer),
-                _ => assert!(ends_logged_in_at(customer, "red"), "{kind} {}: {:?}", customer.user, customer.seen),
-            }
+            assert!(ends_logged_in_at(customer, "red"), "{kind} {}: {:?}", customer.user, customer.seen);
             assert_eq!(was_unknown(customer), kind == "local", "{kind} {}: {:?}", customer.user, customer.seen);
         }
-        let moved = if kind == "backup" { detoured.len() } else { 0 };
-        assert_eq!((scene.rehomes().await, scene.sessions_lost().await), (moved, 0), "{kind}");
+        assert_eq!((scene.rehomes().await, scene.sessions_lost().await), (0, 0), "{kind}");
     }
 }
 

@@ -41,10 +41,7 @@ async fn never_answers(kind: &str) {
     let (silenced, others) = parted(everybody, "red");
     others.iter().for_each(Customer::assert_undisturbed);
     for customer in &silenced {
-        match kind {
-            "backup" => assert_moved_with_its_session(customer),
-            _ => assert!(ends_logged_in_at(customer, "red"), "{kind} {}: {:?}", customer.user, customer.seen),
-        }
+        assert!(ends_logged_in_at(customer, "red"), "{kind} {}: {:?}", customer.user, customer.seen);
         assert!(customer.longest_wait < LONGEST_WAIT, "{kind} {}: {:?}", customer.user, customer.longest_wait);
     }
     assert_eq!(scene.sessions_lost().await, 0, "{kind}");
