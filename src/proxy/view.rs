@@ -5,6 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::accept::https::Https;
 use super::affinity::NewIds;
 use super::balance::Balancer;
 use super::reply_times::ReplyTimes;
@@ -24,6 +25,8 @@ pub struct View {
     pub snapshot: Arc<Snapshot>,
     /// By pool.
     locals: Vec<Local>,
+    /// By listener.
+    https: Vec<Https>,
 }
 
 /// What a worker keeps of a pool.
@@ -50,12 +53,18 @@ impl View {
             share: pool.settings.retry.budget.fraction(),
         };
         let locals = snapshot.pools.iter().map(local).collect();
-        Self { snapshot, locals }
+        let https = snapshot.listeners.iter().map(Https::new).collect();
+        Self { snapshot, locals, https }
     }
 
     /// One pool.
     pub fn pool(&self, index: usize) -> &Pool {
         &self.snapshot.pools[index]
+    }
+
+    /// What a listener says about https.
+    pub fn https(&self, listener: usize) -> &Https {
+        &self.https[listener]
     }
 
     /// What this worker keeps of it.
