@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::config::{self, Config};
 use crate::control::admin::{self, ReloadCounters, ReloadRequest, Shared};
+use crate::control::certificates::Certificates;
 use crate::control::discovery::Lists;
 use crate::control::reload::{self, ReloadError, Reloader};
 use crate::control::{self, kept_backends, restore_orders};
@@ -113,6 +114,7 @@ impl App {
             .map_err(ReloadError::failed(|| "opening the access log".to_owned()))?;
         let access_log = Arc::new(access_log);
         let events = Events::default();
+        let certificates = Certificates::load(&config, base, workers, events.clone())?;
         let stores = Stores::start(&reload::pin_store(&config, base))
             .map_err(ReloadError::failed(|| "starting the pin store".to_owned()))?;
         let lasting = Lasting {
@@ -130,6 +132,7 @@ impl App {
             base: base.to_owned(),
             config,
             keys,
+            certificates,
             lasting,
             published: Arc::new(published),
             access_log: Arc::clone(&access_log),
@@ -172,11 +175,13 @@ impl App {
         let (workers_drain, watcher) = drain::new();
         let (control_drain, control_watcher) = drain::new();
         let settings = &reloader.config.listeners;
+        let tls = reloader.certificates.listeners();
         let most = most_connections(settings.len());
         let listeners: Arc<[(Listening, config::Listener)]> = addresses
             .iter()
             .zip(settings)
-            .map(|(address, settings)| {
+            .zip(&*tls)
+            .map(|((address, settings), tls)| {
                 let max_connections = settings.max_connections.min(most);
                 if max_connections < settings.max_connections && max_connections < FEW_CONNECTIONS {
                     tracing::warn!(
@@ -186,7 +191,8 @@ impl App {
                     );
                 }
                 let (connections, trouble) = (Arc::default(), Trouble::none(Instant::now()));
-                let listening = Listening { address: *address, connections, max_connections, trouble };
+                let tls = tls.clone();
+                let listening = Listening { address: *address, connections, max_connections, trouble, tls };
                 (listening, settings.clone())
             })
             .collect();
@@ -201,6 +207,7 @@ impl App {
                 .iter()
                 .map(|(listening, _)| (listening.address.to_string(), Arc::clone(&listening.connections)))
                 .collect(),
+            tls,
             reloads: Arc::new(ReloadCounters::default()),
             settled: is_settled,
             ordered: order,

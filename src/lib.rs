@@ -6,8 +6,8 @@
 //! # Life of a request
 //!
 //! A worker's [listener](proxy::accept::listener) takes the socket and gives it to the worker with the fewest connections.
-//! There [`proxy::accept::connection`] reads HTTP from it, [`proxy::accept::request`] refuses what two parsers could read
-//! differently, and [`proxy::accept::route`] names the pool. A [visit](proxy::visit) begins: [`proxy::affinity`] opens the pin
+//! There [`proxy::accept::tls`] does the handshake where the listener speaks TLS, [`proxy::accept::connection`] reads HTTP,
+//! [`proxy::accept::request`] refuses what two parsers could read differently, and [`proxy::accept::route`] names the pool. A [visit](proxy::visit) begins: [`proxy::affinity`] opens the pin
 //! that came along, in our cookie, under the app's session id ([`pins`] keeps what an id does not tell by itself) or as a
 //! hash; what is known of its home ([`pool::Backend`]) and where the pool keeps its sessions ([`pool::sessions`]) decide
 //! whether it is kept, detoured or rehomed ([`proxy::affinity::rehome`]). [`proxy::balance`] picks for whoever has no pin. Where
@@ -27,7 +27,7 @@
 //!
 //! # Imports point left, never right
 //!
-//! `clock, config, telemetry, drain, tls` ← `pool` ← `pins` ← `proxy` ← `control` ← `app, ctl` ← `main`.
+//! `clock, config, telemetry, drain` ← `tls` ← `pool` ← `pins` ← `proxy` ← `control` ← `app, ctl` ← `main`.
 //!
 //! Within `proxy`, the folders do not import one another, except that `accept` runs the tunnels of `forward`;
 //! `proxy/mod.rs`, `attempts.rs`, `hedge.rs`, `passage.rs`, `visit/`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use stickpin::app::{App, Running};
 use stickpin::config;
-use stickpin::control::reload;
+use stickpin::control::{certificates, reload};
 use stickpin::ctl;
 use stickpin::telemetry::with_causes;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -148,7 +148,12 @@ impl Signals {
 
 fn check(file: &Path) -> Result<(), Box<dyn Error>> {
     let config = reload::read(file)?;
-    let missing = reload::unusable_files(&config, base(file));
+    let mut missing = reload::unusable_files(&config, base(file));
+    let (unusable, remarks) = certificates::check(&config, base(file));
+    missing.extend(unusable);
+    for remark in remarks {
+        eprintln!("{}: warning: {remark}", file.display());
+    }
     if !missing.is_empty() {
         let problems: Vec<_> = missing.iter().map(|problem| format!("{}: {problem}", file.display())).collect();
         return Err(problems.join("\n").into());

@@ -7,6 +7,8 @@ mod units;
 
 mod words;
 
+mod tls;
+
 mod health;
 
 mod yaml;
@@ -35,6 +37,9 @@ use ipnet::IpNet;
 pub use health::{Agent, BackendTls, CaFile, GrpcProbe, Health, HttpProbe, Probe, Traffic};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
+pub use tls::{
+    CertificateFiles, CipherSuite, ClientCertificates, Hsts, RedirectToHttps, SessionTickets, Tls, TlsVersion,
+};
 pub use units::{Pace, Percent, Tier, Weight, duration, written};
 
 /// Everything the file says, with every default filled in.
@@ -98,6 +103,12 @@ pub struct Listener {
     pub header_timeout: Duration,
     /// How long a client connection may stay open between two requests.
     pub keep_alive_timeout: Duration,
+    /// `None`: plain HTTP.
+    pub tls: Option<Tls>,
+    /// Sends every request to https instead of a backend.
+    pub redirect_to_https: Option<RedirectToHttps>,
+    /// Goes with every reply over https.
+    pub hsts: Option<Hsts>,
 }
 
 /// The admin endpoint.

@@ -116,7 +116,14 @@ routes: [{ pool: p }, { path_prefix: /q, pool: q }]",
 #[test]
 fn the_reference_states_the_defaults() {
     let minimal = "
-        listeners: ['127.0.0.1:8080']
+        listeners:
+          - 127.0.0.1:8080
+          - { address: '127.0.0.1:8081', redirect_to_https: true }
+          - address: 127.0.0.1:8443
+            tls:
+              certificates: [ { cert_file: shop.pem, key_file: shop.key } ]
+              client_certificates: { mode: required, ca_file: clients-ca.pem }
+            hsts: { max_age: 365d }
         admin: { address: '127.0.0.1:9900' }
         pin_store: { redis: { url: 'redis://127.0.0.1:6379/0' } }
         routes: [ { pool: shop }, { host: api.example.com, pool: api } ]
@@ -411,6 +418,8 @@ fn each_mistake_at_the_top_is_named_with_its_place() {
     const ADDRESS: &str = "an IP address and port such as 127.0.0.1:8080 or [::1]:8080";
     let file = |settings: &str| format!("{settings}\npools: {{ p: {{ backends: ['127.0.0.1:1'] }} }}\n");
     let listening = |settings: &str| file(&format!("{settings}\nlisteners: ['127.0.0.1:80']"));
+    let tls = |settings: &str| file(&format!("listeners: [ {{ address: '127.0.0.1:443', tls: {{ {settings} }} }} ]"));
+    let tls_with = |settings: &str| tls(&format!("certificates: [ {{ cert_file: a, key_file: b }} ], {settings}"));
     for (text, expected) in [
         (listening("colour: red"), "1: colour: unknown key \"colour\", expected one of workers, state_dir, cookie_keys_file, pin_store, stop_deadline, trusted_proxies, access_log, listeners, admin, routes, pools".to_owned()),
         (listening("workers: many"), "1: workers: expected 1 to 1024, found \"many\"".to_owned()),
@@ -438,7 +447,19 @@ fn each_mistake_at_the_top_is_named_with_its_place() {
         (file("listeners:\n  - 127.0.0.1:80\n  -"), "3: listeners[1]: expected a listener, found nothing".to_owned()),
         (file("listeners:\n  - 8080"), format!("2: listeners[0]: expected {ADDRESS}, or a mapping, found 8080")),
         (file("listeners:\n  - 127.0.0.1:80\n  - address: 127.0.0.1:80"), "3: listeners[1].address: expected an address of its own, not that of listeners[0], found \"127.0.0.1:80\"".to_owned()),
-        (file("listeners:\n  - address: 127.0.0.1:443\n    tls: { certificates: [] }"), "3: listeners[0].tls: unknown key \"tls\": TLS listeners are not supported yet".to_owned()),
+        (tls("certificates: []"), "1: listeners[0].tls.certificates: expected at least one certificate, found an empty list".to_owned()),
+        (tls(""), "1: listeners[0].tls.certificates: expected at least one certificate, found nothing".to_owned()),
+        (tls("certificates: [ { cert_file: a.pem } ]"), "1: listeners[0].tls.certificates[0].key_file: expected a PEM file with its private key, found nothing".to_owned()),
+        (tls_with("min_version: 1.1"), "1: listeners[0].tls.min_version: expected 1.2 or 1.3, found 1.1".to_owned()),
+        (tls_with("min_version: 1.3, cipher_suites: [ TLS_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 ]"), "1: listeners[0].tls.cipher_suites[1]: expected a cipher suite of TLS 1.3, because min_version is 1.3, found \"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256\"".to_owned()),
+        (tls_with("cipher_suites: [ TLS_AES_128_GCM_SHA256 ]"), "1: listeners[0].tls.cipher_suites: expected a cipher suite of TLS 1.2 (TLS_ECDHE_…) as well, or min_version: 1.3, found a list".to_owned()),
+        (tls_with("session_tickets: { lifetime: 8d }"), "1: listeners[0].tls.session_tickets.lifetime: expected a duration from 1m to 7d, found \"8d\"".to_owned()),
+        (tls_with("client_certificates: { mode: required }"), "1: listeners[0].tls.client_certificates.ca_file: expected a PEM file with those who may issue the clients' certificates, found nothing".to_owned()),
+        (tls_with("client_certificates: { ca_file: a.pem }"), "1: listeners[0].tls.client_certificates.mode: expected off, optional or required, found nothing".to_owned()),
+        (file("listeners: [ { address: '127.0.0.1:443', redirect_to_https: true, tls: { certificates: [ { cert_file: a, key_file: b } ] } } ]"), "1: listeners[0].redirect_to_https: expected no redirect to https at a listener that speaks TLS itself".to_owned()),
+        (file("listeners: [ { address: '127.0.0.1:80', redirect_to_https: { status: 303 } } ]"), "1: listeners[0].redirect_to_https.status: expected 301, 302, 307 or 308, found 303".to_owned()),
+        (file("listeners: [ { address: '127.0.0.1:80', hsts: { max_age: 1d, preload: true } } ]"), "1: listeners[0].hsts.preload: expected no preload without include_subdomains and a max_age of at least 365d, which the lists ask for, found true".to_owned()),
+        (file("listeners: [ { address: '127.0.0.1:80', hsts: {} } ]"), "1: listeners[0].hsts.max_age: expected a duration such as 365d, found nothing".to_owned()),
         (file("listeners: [ { address: '127.0.0.1:80', head_limit: 1KiB } ]"), "1: listeners[0].head_limit: expected 8KiB to 1MiB, found \"1KiB\"".to_owned()),
         (file("listeners: [ { address: '127.0.0.1:80', keep_alive_timeout: 0s } ]"), "1: listeners[0].keep_alive_timeout: expected a duration above 0s, found \"0s\"".to_owned()),
         (listening("routes: [ { path_prefix: shop, pool: p } ]"), "1: routes[0].path_prefix: expected a path that begins with /, without a query, such as /shop, found \"shop\"".to_owned()),

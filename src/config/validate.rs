@@ -17,6 +17,8 @@ mod pool;
 
 mod route;
 
+mod tls;
+
 use std::num::NonZeroUsize;
 use std::time::Duration;
 

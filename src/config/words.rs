@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use http::StatusCode;
 use schemars::{Schema, json_schema};
 
 use super::units::{Ratio, Scalar, scalar};
 use super::{
-    Away, Balance, Briefly, Drained, HomeHash, PinOn, RetryOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey,
+    Away, Balance, Briefly, CipherSuite, Drained, HomeHash, PinOn, RetryOn, SameSite, Secure, Sessions, TlsVersion,
+    WhenUnavailable, WithoutKey,
 };
 
 /// Gives each variant its word. A `true` or `false` in brackets after it is read as that variant too.
@@ -182,6 +184,87 @@ pub(super) enum Off {
 }
 
 words!(pub(super) Off { Off = "off" (false) });
+
+/// The only words of a setting that is otherwise a mapping with defaults.
+#[derive(Clone, Copy)]
+pub(super) enum On {
+    On,
+    Off,
+}
+
+words!(pub(super) On { On = "on" (true), Off = "off" (false) });
+
+/// Whether clients are asked for a certificate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClientCertificatesMode {
+    Off,
+    Optional,
+    Required,
+}
+
+words!(pub(super) ClientCertificatesMode { Off = "off" (false), Optional = "optional", Required = "required" });
+
+/// The status of a redirect to https.
+#[derive(Clone, Copy)]
+pub(super) enum RedirectStatus {
+    MovedPermanently,
+    Found,
+    Temporary,
+    Permanent,
+}
+
+words!(pub(super) RedirectStatus { MovedPermanently = "301", Found = "302", Temporary = "307", Permanent = "308" });
+
+impl RedirectStatus {
+    pub(super) fn code(self) -> StatusCode {
+        match self {
+            Self::MovedPermanently => StatusCode::MOVED_PERMANENTLY,
+            Self::Found => StatusCode::FOUND,
+            Self::Temporary => StatusCode::TEMPORARY_REDIRECT,
+            Self::Permanent => StatusCode::PERMANENT_REDIRECT,
+        }
+    }
+}
+
+impl Scalar for TlsVersion {
+    fn expected() -> Cow<'static, str> {
+        "1.2 or 1.3".into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "enum": [1.2, 1.3, "1.2", "1.3"] })
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        match text {
+            "1.2" => Ok(Self::V1_2),
+            "1.3" => Ok(Self::V1_3),
+            _ => Err(Self::expected()),
+        }
+    }
+
+    fn from_float(number: f64) -> Option<Self> {
+        Self::from_text(&number.to_string()).ok()
+    }
+}
+
+scalar!(TlsVersion);
+
+impl Scalar for CipherSuite {
+    fn expected() -> Cow<'static, str> {
+        list(&Self::ALL.iter().map(|suite| suite.as_str()).collect::<Vec<_>>()).into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "enum": Self::ALL.iter().map(|suite| suite.as_str()).collect::<Vec<_>>() })
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        Self::ALL.iter().copied().find(|suite| suite.as_str() == text).ok_or_else(Self::expected)
+    }
+}
+
+scalar!(CipherSuite);
 
 /// How the home of a session id is known, without its separator.
 #[derive(Clone, Copy)]

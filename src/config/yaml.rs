@@ -2,6 +2,8 @@
 //!
 //! The doc comments become the descriptions of the JSON Schema, which editors show; so they name unit and default.
 
+mod tls;
+
 mod health;
 
 pub(super) use health::{Agent, BackendTls, GrpcHealth, Health, HttpHealth, TcpHealth, Traffic};
@@ -15,11 +17,14 @@ use super::units::{
     RedisUrl, RequestTarget, Size, Tier, Time, Weight, Whole,
 };
 use super::words::{
-    ApiWord, BalanceWord, BoundedLoad, HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, RecordWord, Separator,
+    ApiWord, BalanceWord, BoundedLoad, HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, On, RecordWord,
+    Separator,
 };
 use super::{
     Away, Briefly, Drained, HostPattern, PinOn, RetryOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey,
 };
+
+pub(super) use tls::{ClientCertificates, Hsts, RedirectToHttps, SessionTickets, Tls};
 
 /// A configuration file of Stickpin.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -101,6 +106,12 @@ pub(super) struct Listener {
     pub(super) header_timeout: Given<NonZeroTime>,
     /// How long a client connection may stay open between two requests. Default: 75s.
     pub(super) keep_alive_timeout: Given<NonZeroTime>,
+    /// Speaks TLS. Default: plain HTTP.
+    pub(super) tls: Given<Tls>,
+    /// Sends every request to https instead of a backend. Default: false.
+    pub(super) redirect_to_https: Given<Short<On, RedirectToHttps>>,
+    /// `Strict-Transport-Security` of replies over https. Default: none.
+    pub(super) hsts: Given<Hsts>,
 }
 
 /// The admin endpoint.

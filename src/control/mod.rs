@@ -11,6 +11,8 @@ pub mod reload;
 
 pub mod admin;
 
+pub mod certificates;
+
 mod outliers;
 
 mod pins;
@@ -35,6 +37,7 @@ use crate::proxy::snapshot::Published;
 use crate::telemetry::events::{Event, Events};
 use crate::telemetry::with_causes;
 use admin::{OrderNotice, ReloadRequest, Shared};
+use certificates::Watcher;
 use discovery::{ChangeOrder, Kept, Refusal, Standings};
 use fullness::Fullness;
 use reload::Reloader;
@@ -126,10 +129,12 @@ async fn serve(setup: Setup) -> io::Result<()> {
             }
         });
     }
+    let mut watcher = Watcher::new();
     loop {
         tokio::select! {
             Some(answer) = reloads.recv() => {
                 let result = reloader.reload();
+                watcher.forget();
                 note(&shared, &result);
                 if result.is_ok() {
                     // What the file does not ask for any more must not be back after a restart. Told there.
@@ -138,6 +143,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
                 // Whoever asked may be gone; the reload took place all the same.
                 let _ = answer.send(result);
             }
+            seen = watcher.next(&reloader.certificates) => reloader.certificates.take(seen, SystemTime::now()),
             Some(found) = finds.recv() => {
                 if reloader.take(found, SystemTime::now()) {
                     // Told there; a list that was found is found again.

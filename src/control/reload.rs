@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+use super::certificates::Certificates;
 use super::discovery::{Change, Found, Lists, Refusal};
 use super::state_dir;
 use crate::config::{self, Config, Problems};
@@ -18,7 +19,7 @@ use crate::proxy::affinity::KeyRing;
 use crate::proxy::snapshot::{Lasting, Published, Snapshot};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::with_causes;
-use crate::tls;
+use crate::tls::backend as tls;
 
 /// Why a file could not take effect.
 #[derive(Debug)]
@@ -104,6 +105,26 @@ pub fn keys(config: &Config, base: &Path, had: Option<&KeyRing>) -> Result<KeyRi
          restart and replicas understand each other's"
     );
     Ok(KeyRing::from_random(key))
+}
+
+/// Makes of the listeners that the file names those that can be had without binding: the ones there are, with the settings
+/// that may change while they run, which are `tls`, `redirect_to_https` and `hsts`. Tells whether the file wants others.
+fn keep_bound(bound: &[config::Listener], listeners: &mut Vec<config::Listener>) -> bool {
+    let is_one = |(old, new): (&config::Listener, &config::Listener)| {
+        old.address == new.address && old.tls.is_some() == new.tls.is_some()
+    };
+    if bound.len() != listeners.len() || !bound.iter().zip(&*listeners).all(is_one) {
+        *listeners = bound.to_vec();
+        return true;
+    }
+    let mut has_others = false;
+    for (old, new) in bound.iter().zip(listeners) {
+        let wanted = new.clone();
+        let (tls, redirect_to_https, hsts) = (new.tls.take(), new.redirect_to_https.take(), new.hsts.take());
+        *new = config::Listener { tls, redirect_to_https, hsts, ..old.clone() };
+        has_others |= *new != wanted;
+    }
+    has_others
 }
 
 /// The pin store's settings, with its file where it is from here.
@@ -209,6 +230,8 @@ pub struct Reloader {
     pub config: Config,
     /// The keys in force.
     pub keys: KeyRing,
+    /// What TLS goes by.
+    pub certificates: Certificates,
     /// What outlives each generation.
     pub lasting: Lasting,
     /// Where snapshots go.
@@ -230,8 +253,10 @@ impl Reloader {
             return Err(ReloadError::Failed { what: "reloading".to_owned(), source });
         };
         let mut config = read(file)?;
+        let has_other_listeners = keep_bound(&self.config.listeners, &mut config.listeners);
         load_roots(&mut config, &self.base)?;
         let keys = keys(&config, &self.base, Some(&self.keys))?;
+        let certificates = self.certificates.prepare(&config.listeners)?;
         self.access_log
             .reopen(&config.access_log)
             .map_err(ReloadError::failed(|| "opening the access log".to_owned()))?;
@@ -239,7 +264,8 @@ impl Reloader {
             .stores
             .configure(&pin_store(&config, &self.base))
             .map_err(ReloadError::failed(|| "starting another pin store".to_owned()))?;
-        self.tell_what_needs_a_restart(&config);
+        self.tell_what_needs_a_restart(&config, has_other_listeners);
+        self.certificates.commit(certificates);
         self.lists.follow(&config);
         self.config = config;
         self.keys = keys;
@@ -296,10 +322,10 @@ impl Reloader {
         generation
     }
 
-    fn tell_what_needs_a_restart(&self, new: &Config) {
+    fn tell_what_needs_a_restart(&self, new: &Config, has_other_listeners: bool) {
         let old = &self.config;
         let changed = [
-            ("listeners", old.listeners != new.listeners),
+            ("listeners", has_other_listeners),
             ("workers", old.workers != new.workers),
             ("pin_store.max_pins", old.pin_store.max_pins != new.pin_store.max_pins),
             ("pin_store.max_pins_per_client", old.pin_store.max_pins_per_client != new.pin_store.max_pins_per_client),

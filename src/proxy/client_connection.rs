@@ -33,6 +33,8 @@ pub enum Phase {
 /// One client connection.
 #[derive(Debug)]
 pub struct ClientConnection {
+    /// Index of the listener that it came by.
+    pub listener: usize,
     /// The peer's address.
     pub peer: IpAddr,
     /// Lines about it for backends.
@@ -75,7 +77,7 @@ pub struct Tunnel {
 impl ClientConnection {
     /// A connection that waits for its first request.
     pub fn new(
-        peer: IpAddr,
+        (listener, peer): (usize, IpAddr),
         origin: Origin,
         deadline: Deadline,
         (header_timeout, keep_alive_timeout): (Duration, Duration),
@@ -83,6 +85,7 @@ impl ClientConnection {
         // The first head is due at once: who connects has something to ask.
         deadline.set(header_timeout);
         Self {
+            listener,
             peer,
             origin,
             deadline,

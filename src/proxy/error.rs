@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use super::accept::https::ToHttps;
 use super::accept::request::BadRequest;
 use super::forward::AttemptError;
 
@@ -10,6 +11,8 @@ use super::forward::AttemptError;
 pub(super) enum ProxyError {
     /// The request is not one that every parser reads the same way.
     BadRequest(BadRequest),
+    /// It came without https, and the listener sends it there.
+    ToHttps(ToHttps),
     /// No route for its host and path.
     NoRoute,
     /// No backend may serve it.
@@ -37,6 +40,7 @@ impl ProxyError {
             Self::BadRequest(_) | Self::NoAffinityKey | Self::Attempt(AttemptError::ClientBody(_)) => {
                 StatusCode::BAD_REQUEST
             }
+            Self::ToHttps(to) => to.status,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Attempt(AttemptError::ClientStalled) => StatusCode::REQUEST_TIMEOUT,
             Self::NoBackend

@@ -70,7 +70,7 @@ use tokio::time::Instant;
 use crate::config::Sessions;
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::words::{Placement, RefuseReason};
-use accept::request::{Target, check};
+use accept::request::{BadRequest, Target, check};
 use attempts::Served;
 use client_connection::{ClientConnection, Tunnel};
 use deadline::Deadlines;
@@ -111,7 +111,7 @@ impl Proxy {
         match self.place_and_send(&view, &client, &parts, body, &mut journal).await {
             Ok((visit, Some(served))) => self.finish(&view, &client, &parts, (visit, served), journal),
             Ok((visit, None)) => tell_session_lost(&view, &client, &parts, &visit, journal),
-            Err(error) => refuse(&error, journal, &client),
+            Err(error) => refuse(error, journal, &client, (&view, &parts)),
         }
     }
 
@@ -125,6 +125,11 @@ impl Proxy {
     ) -> Result<(Visit, Option<Served>), ProxyError> {
         let target =
             client.begin_request(|raw| check(parts, !body.is_end_stream(), raw)).map_err(ProxyError::BadRequest)?;
+        let https = view.https(client.listener);
+        if https.redirects() && !client.origin.is_https(&parts.headers) {
+            let to = https.redirect(&target).map_or(ProxyError::BadRequest(BadRequest::Host), ProxyError::ToHttps);
+            return Err(to);
+        }
         let route = view.snapshot.routes.find(target.host, target.path).ok_or(ProxyError::NoRoute)?;
         journal.pool = Some(route.pool);
         let pool = view.pool(route.pool);
@@ -194,6 +199,7 @@ impl Proxy {
         headers::strip(reply.headers_mut(), is_switching);
         let owner = || pin_owner(client.origin.client(&parts.headers));
         visit.leave(view.pool(pool), reply.headers_mut(), client.origin.is_https(&parts.headers), owner);
+        keep_to_https(view, client, parts, reply.headers_mut());
         if is_switching {
             let backend = BackendEnd::new(*exchange);
             client.switch_to(Tunnel { backend, slot, idle: settings.timeouts.tunnel_idle, pin_id: visit.pin_id() });
@@ -275,17 +281,37 @@ fn tell_session_lost(
     let mut page = error_page::session_lost(&pool.settings.rehome.on_session_lost);
     let owner = || pin_owner(client.origin.client(&parts.headers));
     visit.leave(pool, page.headers_mut(), client.origin.is_https(&parts.headers), owner);
+    keep_to_https(view, client, parts, page.headers_mut());
     journal.status = Some(page.status().as_u16());
     page.map(|text| ReplyBody::Page(Page::new(text, journal, client)))
 }
 
 /// Answers with a page of our own.
-fn refuse(error: &ProxyError, mut journal: Journal, client: &Rc<ClientConnection>) -> Response<ReplyBody> {
+fn refuse(
+    error: ProxyError,
+    mut journal: Journal,
+    client: &Rc<ClientConnection>,
+    (view, parts): (&View, &Parts),
+) -> Response<ReplyBody> {
     tracing::debug!(peer = %client.peer, ?error, "answered with an error page");
     journal.status = Some(error.status().as_u16());
-    let page = match error {
+    let mut page = match &error {
         ProxyError::Full { retry_after } => error_page::full(error.status(), *retry_after),
         _ => error_page::page(error.status(), error.closes()),
     };
+    keep_to_https(view, client, parts, page.headers_mut());
+    if let ProxyError::ToHttps(to) = error {
+        page.headers_mut().insert(header::LOCATION, to.location);
+    }
     page.map(|text| ReplyBody::Page(Page::new(text, journal, client)))
+}
+
+/// Tells browsers to come by https only, where the listener says so; a backend's own word on it counts more.
+fn keep_to_https(view: &View, client: &ClientConnection, parts: &Parts, reply: &mut HeaderMap) {
+    if let Some(strict) = &view.https(client.listener).strict
+        && client.origin.is_https(&parts.headers)
+        && !reply.contains_key(header::STRICT_TRANSPORT_SECURITY)
+    {
+        reply.insert(header::STRICT_TRANSPORT_SECURITY, strict.clone());
+    }
 }

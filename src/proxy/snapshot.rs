@@ -71,6 +71,8 @@ impl Lasting {
 pub struct Snapshot {
     /// Counts up from 1 with every publication.
     pub generation: u64,
+    /// As bound, with what a reload may change in them.
+    pub listeners: Vec<config::Listener>,
     /// Host and path to pool.
     pub routes: Routes,
     /// In file order; routes name them by index.
@@ -185,6 +187,7 @@ impl Snapshot {
         lasting.tables.retain(&names);
         Self {
             generation,
+            listeners: config.listeners.clone(),
             routes: Routes::new(&config.routes),
             pools,
             keeps_log: config.access_log.target != AccessLogTarget::Off,

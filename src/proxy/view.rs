@@ -6,6 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::accept::https::Https;
 use super::affinity::NewIds;
 use super::balance::Balancer;
 use super::reply_times::ReplyTimes;
@@ -25,6 +26,8 @@ pub struct View {
     pub snapshot: Arc<Snapshot>,
     /// By pool.
     locals: Vec<Local>,
+    /// By listener.
+    https: Vec<Https>,
 }
 
 /// What a worker keeps of a pool.
@@ -80,12 +83,18 @@ impl View {
             }
         };
         let locals = snapshot.pools.iter().map(local).collect();
-        Self { snapshot, locals }
+        let https = snapshot.listeners.iter().map(Https::new).collect();
+        Self { snapshot, locals, https }
     }
 
     /// One pool.
     pub fn pool(&self, index: usize) -> &Pool {
         &self.snapshot.pools[index]
+    }
+
+    /// What a listener says about https.
+    pub fn https(&self, listener: usize) -> &Https {
+        &self.https[listener]
     }
 
     /// What this worker keeps of it.

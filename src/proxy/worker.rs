@@ -14,6 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::Proxy;
 use super::accept::connection::{self, Shared};
 use super::accept::listener::{self, Accepted, Inboxes, Listening};
+use super::accept::stream::ClientStream;
+use super::accept::tls::{self, Handshakes};
 use super::client_connection::ClientConnection;
 use super::deadline::{Deadlines, TICK};
 use super::forward::{Client, Origin};
@@ -73,6 +75,10 @@ async fn serve(setup: Setup) -> std::io::Result<()> {
         log: RefCell::new(log),
     });
     let shared = Rc::new(Shared::default());
+    let handshakes = Rc::<Handshakes>::default();
+    let begin = |connections: &mut JoinSet<()>, accepted| {
+        begin(connections, (&proxy, &shared, &handshakes), &listeners, accepted);
+    };
     spawn_local(tick(Rc::clone(&proxy)));
     let mut acceptors = JoinSet::new();
     for (number, socket) in sockets.into_iter().enumerate() {
@@ -86,7 +92,7 @@ async fn serve(setup: Setup) -> std::io::Result<()> {
     loop {
         tokio::select! {
             Some(accepted) = inbox.recv() => {
-                begin(&mut connections, &proxy, &shared, &listeners, accepted);
+                begin(&mut connections, accepted);
             }
             Some(_) = connections.join_next() => {}
             () = drain.draining() => break,
@@ -102,7 +108,7 @@ async fn serve(setup: Setup) -> std::io::Result<()> {
             tokio::select! {
                 biased;
                 accepted = inbox.recv() => match accepted {
-                    Some(accepted) => begin(&mut connections, &proxy, &shared, &listeners, accepted),
+                    Some(accepted) => begin(&mut connections, accepted),
                     None => break,
                 },
                 Some(_) = connections.join_next() => {}
@@ -120,9 +126,8 @@ async fn serve(setup: Setup) -> std::io::Result<()> {
 
 fn begin(
     connections: &mut JoinSet<()>,
-    proxy: &Rc<Proxy>,
-    shared: &Rc<Shared>,
-    listeners: &Arc<[(Listening, config::Listener)]>,
+    (proxy, shared, handshakes): (&Rc<Proxy>, &Rc<Shared>, &Rc<Handshakes>),
+    listeners: &[(Listening, config::Listener)],
     accepted: Accepted,
 ) {
     let Accepted { io, peer, listener, counted } = accepted;
@@ -130,12 +135,26 @@ fn begin(
     // A socket that cannot be registered is closed by being dropped.
     let Ok(io) = TcpStream::from_std(io) else { return };
     let local = io.local_addr().unwrap_or(listening.address);
-    let is_trusted = proxy.view().snapshot.trusts(peer.ip());
-    let origin = Origin::new(peer.ip(), local, false, is_trusted);
     let timeouts = (settings.header_timeout, settings.keep_alive_timeout);
-    let client = Rc::new(ClientConnection::new(peer.ip().to_canonical(), origin, proxy.clock.place(), timeouts));
     let (proxy, shared, head_limit) = (Rc::clone(proxy), Rc::clone(shared), settings.head_limit);
+    let tls = listening.tls.as_ref().map(|tls| (Arc::clone(tls), Rc::clone(handshakes)));
     connections.spawn_local(async move {
+        let is_tls = tls.is_some();
+        let (io, certificate) = match tls {
+            None => (ClientStream::Plain(io), None),
+            // Boxed, so that the task of a plain connection need not have room for a handshake.
+            Some((tls, handshakes)) => match Box::pin(tls::secure(io, &tls, proxy.worker, &handshakes)).await {
+                Some(secured) => (ClientStream::Tls(secured.io), secured.certificate),
+                None => return,
+            },
+        };
+        let is_trusted = proxy.view().snapshot.trusts(peer.ip());
+        let mut origin = Origin::new(peer.ip(), local, is_tls, is_trusted);
+        if let Some(certificate) = certificate {
+            origin = origin.with_certificate(certificate.lines);
+        }
+        let peer = (listener, peer.ip().to_canonical());
+        let client = Rc::new(ClientConnection::new(peer, origin, proxy.clock.place(), timeouts));
         let handle = |request| Rc::clone(&proxy).handle(Rc::clone(&client), request);
         connection::serve(io, Rc::clone(&client), shared, head_limit, handle).await;
         drop(counted);

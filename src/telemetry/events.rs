@@ -47,6 +47,15 @@ pub enum Event {
         /// The backend's name.
         backend: Arc<str>,
     },
+    /// Files that a TLS listener goes by changed.
+    TlsFiles {
+        /// `listeners[0]`
+        listener: Arc<str>,
+        /// Their names.
+        files: String,
+        /// Why they did not take effect, if they did not.
+        result: Result<(), String>,
+    },
     /// A pool begins to ignore health for spreading new clients, or stops to.
     Panic {
         /// The pool's name.
@@ -106,6 +115,7 @@ impl Event {
             Self::Fullness { .. } => "fullness",
             Self::Discovery { .. } => "discovery",
             Self::Backends { .. } => "backends",
+            Self::TlsFiles { .. } => "tls_files",
             Self::Reload(_) => "reload",
         }
     }

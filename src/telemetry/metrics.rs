@@ -129,6 +129,21 @@ pub struct ListenerScrape {
     pub listener: String,
     /// Open client connections.
     pub connections: usize,
+    /// TLS, where it speaks that.
+    pub tls: Option<TlsScrape>,
+}
+
+/// TLS at one listener.
+#[derive(Debug)]
+pub struct TlsScrape {
+    /// Handshakes: how they ended, whether they were shortened by a ticket, and how many.
+    pub handshakes: Vec<(&'static str, bool, u64)>,
+    /// Changes of files that took effect.
+    pub files_ok: u64,
+    /// Changes of files that could not.
+    pub files_failed: u64,
+    /// The first name of each certificate, and when it expires.
+    pub expiries: Vec<(String, SystemTime)>,
 }
 
 impl Scrape {
@@ -408,6 +423,35 @@ impl Scrape {
         metric.encode_gauge(&self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
     }
 
+    fn tls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let listeners = || self.listeners.iter().filter_map(|it| Some((&*it.listener, it.tls.as_ref()?)));
+        let help = "TLS handshakes by how they ended; one that is resumed was shortened by a ticket.";
+        let mut metric = encoder.encode_descriptor("tls_handshakes", help, None, MetricType::Counter)?;
+        for (listener, tls) in listeners() {
+            for (result, is_resumed, count) in &tls.handshakes {
+                let resumed = if *is_resumed { "true" } else { "false" };
+                counter(&mut metric, [("listener", listener), ("result", result), ("resumed", resumed)], *count)?;
+            }
+        }
+        let help = "Changes of certificates, keys and CAs; a failed one changed nothing.";
+        let mut metric = encoder.encode_descriptor("tls_file_changes", help, None, MetricType::Counter)?;
+        for (listener, tls) in listeners() {
+            counter(&mut metric, [("listener", listener), ("result", "ok")], tls.files_ok)?;
+            counter(&mut metric, [("listener", listener), ("result", "failed")], tls.files_failed)?;
+        }
+        let help = "When the certificate expires, in Unix time.";
+        let unit = Some(&Unit::Seconds);
+        let name = "tls_certificate_expiry_timestamp";
+        let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for (listener, tls) in listeners() {
+            for (name, expiry) in &tls.expiries {
+                let seconds = expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                gauge(&mut metric, [("listener", listener), ("name", name)], &seconds)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Every backend with the name of its pool.
     fn backends(&self) -> impl Iterator<Item = (&str, &BackendScrape)> {
         self.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| (&*pool.name, backend)))
@@ -433,6 +477,7 @@ impl Collector for Scrape {
         self.open_connections(&mut encoder)?;
         self.backend_connections(&mut encoder)?;
         self.outliers(&mut encoder)?;
+        self.tls(&mut encoder)?;
         self.process(&mut encoder)
     }
 }
@@ -543,7 +588,16 @@ mod tests {
                     },
                 ],
             }],
-            listeners: vec![ListenerScrape { listener: "0.0.0.0:8080".to_owned(), connections: 3 }],
+            listeners: vec![ListenerScrape {
+                listener: "0.0.0.0:8080".to_owned(),
+                connections: 3,
+                tls: Some(TlsScrape {
+                    handshakes: vec![("ok", false, 5), ("ok", true, 6), ("failed", false, 1)],
+                    files_ok: 2,
+                    files_failed: 1,
+                    expiries: vec![("shop.example.com".to_owned(), UNIX_EPOCH + Duration::from_secs(1_800_000_000))],
+                }),
+            }],
             reloads_ok: 4,
             reloads_failed: 1,
             access_log_dropped: 7,

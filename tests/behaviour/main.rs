@@ -97,6 +97,14 @@ mod tiers;
 
 mod timeouts;
 
+mod tls;
+
+mod tls_clients;
+
+mod tls_files;
+
+mod tls_tickets;
+
 mod turnstile;
 
 mod upgrade;

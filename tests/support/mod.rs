@@ -12,6 +12,9 @@
 #[path = "../../examples/support/mod.rs"]
 mod shared;
 
+#[path = "../../src/tls/made.rs"]
+pub(crate) mod made;
+
 mod admin;
 
 mod backend;
@@ -25,6 +28,8 @@ pub mod raw;
 mod redis;
 
 mod running;
+
+pub mod tls;
 
 use std::fmt::Debug;
 use std::time::Duration;

@@ -130,6 +130,13 @@ impl Peer {
         self.end().await;
     }
 
+    /// Sends nothing more, and waits for the end, in whatever way.
+    pub async fn finish_and_end(&mut self) {
+        // Fails only when the other end was faster.
+        let _ = self.io.shutdown().await;
+        self.end().await;
+    }
+
     /// Whether nothing has come so far, the end included.
     pub fn is_silent(&self) -> bool {
         let mut byte = [0; 1];

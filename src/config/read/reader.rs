@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
 
     /// Pairs each entry with the field it is for. A key we do not know is reported; when it is close to one that is not
     /// there, its value is read as that one's, so that what is wrong inside is found as well.
-    fn fields(&self, kind: &str, mapping: &'a Mapping, known: &'static [&'static str]) -> Vec<(&'a Entry, &'a str)> {
+    fn fields(&self, mapping: &'a Mapping, known: &'static [&'static str]) -> Vec<(&'a Entry, &'a str)> {
         let mut fields: Vec<(&Entry, &str)> = Vec::with_capacity(mapping.entries().len());
         let mut open: Vec<&str> = known.iter().copied().filter(|key| mapping.get(key).is_none()).collect();
         for entry in mapping.entries() {
@@ -66,9 +66,7 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let wrong = |message| self.report.wrong_at(&self.path.key(key), entry.line, message);
-            if let Some(not_yet) = not_yet(kind, key) {
-                wrong(format!("unknown key {key:?}: {not_yet}"));
-            } else if let Some(near) = nearest(key, known) {
+            if let Some(near) = nearest(key, known) {
                 wrong(format!("unknown key {key:?}, did you mean {near:?}?"));
                 if let Some(place) = open.iter().position(|key| *key == near) {
                     fields.push((entry, open.swap_remove(place)));
@@ -78,14 +76,6 @@ impl<'a> Reader<'a> {
             }
         }
         fields
-    }
-}
-
-/// What to say about a key that will exist one day, by the name of the struct in `yaml.rs`.
-fn not_yet(kind: &str, key: &str) -> Option<&'static str> {
-    match (kind, key) {
-        ("Listener", "tls") => Some("TLS listeners are not supported yet"),
-        _ => None,
     }
 }
 
@@ -149,12 +139,12 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        name: &'static str,
+        _name: &'static str,
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Failure> {
         self.reported(match &self.node.value {
-            Value::Map(mapping) => visitor.visit_map(Fields::new(self, self.fields(name, mapping, known))),
+            Value::Map(mapping) => visitor.visit_map(Fields::new(self, self.fields(mapping, known))),
             _ => Err(Failure::Expected("a mapping".to_owned())),
         })
     }

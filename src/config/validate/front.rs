@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::{items, non_zero, not_empty, secs};
+use super::{items, non_zero, not_empty, secs, tls};
 use crate::config::read::{Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{Address, FilePath, Percent};
@@ -23,12 +23,12 @@ pub(super) fn listeners(
         let at = path.item(index);
         let (address_path, yaml) = match item {
             Given::Is(Short::Short(address)) => {
-                (at, yaml::Listener { address: Given::Is(address), ..yaml::Listener::default() })
+                (path.item(index), yaml::Listener { address: Given::Is(address), ..yaml::Listener::default() })
             }
             Given::Is(Short::Full(yaml)) => (at.key("address"), yaml),
             Given::Absent | Given::Empty | Given::Wrong => continue,
         };
-        let Some(listener) = listener(report, &address_path, yaml) else { continue };
+        let Some(listener) = listener(report, &at, &address_path, yaml) else { continue };
         // Two of them would share the connections in silence: the sockets are opened with SO_REUSEPORT.
         let first = *first_with.entry(listener.address).or_insert(index);
         if first != index && listener.address.port() != 0 {
@@ -39,7 +39,11 @@ pub(super) fn listeners(
     listeners
 }
 
-fn listener(report: &Report<'_>, address_path: &Path<'_>, yaml: yaml::Listener) -> Option<Listener> {
+fn listener(report: &Report<'_>, at: &Path<'_>, address_path: &Path<'_>, yaml: yaml::Listener) -> Option<Listener> {
+    let tls = yaml.tls.option().map(|yaml| tls::tls(report, &at.key("tls"), yaml));
+    let redirect_path = at.key("redirect_to_https");
+    let redirect_to_https = tls::redirect_to_https(report, &redirect_path, yaml.redirect_to_https, tls.is_some());
+    let hsts = tls::hsts(report, &at.key("hsts"), yaml.hsts);
     let Address(address) = report.required(address_path, yaml.address, "an address to listen on")?;
     Some(Listener {
         address,
@@ -47,6 +51,9 @@ fn listener(report: &Report<'_>, address_path: &Path<'_>, yaml: yaml::Listener) 
         head_limit: yaml.head_limit.option().map_or(64 << 10, |limit| limit.bytes()),
         header_timeout: non_zero(yaml.header_timeout, secs(10)),
         keep_alive_timeout: non_zero(yaml.keep_alive_timeout, secs(75)),
+        tls,
+        redirect_to_https,
+        hsts,
     })
 }
 

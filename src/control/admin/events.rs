@@ -96,6 +96,10 @@ fn fields(event: &Event) -> Value {
                 "changed_count": changed_count,
             })
         }
+        Event::TlsFiles { listener, files, result } => match result {
+            Ok(()) => json!({ "listener": **listener, "files": files, "result": "ok" }),
+            Err(error) => json!({ "listener": **listener, "files": files, "result": "failed", "error": error }),
+        },
         Event::Reload(Ok(generation)) => json!({ "result": "ok", "generation": generation }),
         Event::Reload(Err(error)) => json!({ "result": "failed", "error": error }),
     }

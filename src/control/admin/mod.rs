@@ -69,6 +69,7 @@ use crate::pool::Member;
 use crate::proxy::snapshot::{Pool, Published, Snapshot};
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics;
+use crate::tls::listener::TlsListener;
 use auth::Access;
 use error::ApiError;
 use view::{BackendView, LiveView, PoolView, PoolsView, ReadyView};
@@ -88,6 +89,8 @@ pub struct Shared {
     pub reload: mpsc::Sender<ReloadRequest>,
     /// Open client connections by listener.
     pub connections: Vec<(String, Arc<AtomicUsize>)>,
+    /// TLS, by listener; `None` where it is plain HTTP.
+    pub tls: Arc<[Option<Arc<TlsListener>>]>,
     /// How reloads ended, by signal or by request; counted by whoever reloads.
     pub reloads: Arc<ReloadCounters>,
     /// Becomes true, for good, once every backend has been measured for the first time.

@@ -11,8 +11,9 @@ use crate::pool::outliers::Cause;
 use crate::pool::{Health, Member};
 use crate::proxy::snapshot::Pool;
 use crate::telemetry::metrics::{
-    BackendScrape, ListenerScrape, PinStoreScrape, PoolScrape, Scrape, SharedStoreScrape, SourceScrape,
+    BackendScrape, ListenerScrape, PinStoreScrape, PoolScrape, Scrape, SharedStoreScrape, SourceScrape, TlsScrape,
 };
+use crate::tls::listener::{Handshake, TlsListener};
 
 /// Relaxed throughout: each number is right by itself, and a scrape promises no more.
 pub(super) fn scrape(shared: &Shared) -> Scrape {
@@ -22,9 +23,11 @@ pub(super) fn scrape(shared: &Shared) -> Scrape {
         listeners: shared
             .connections
             .iter()
-            .map(|(listener, connections)| ListenerScrape {
+            .zip(&*shared.tls)
+            .map(|((listener, connections), tls)| ListenerScrape {
                 listener: listener.clone(),
                 connections: connections.load(Ordering::Relaxed),
+                tls: tls.as_deref().map(self::tls),
             })
             .collect(),
         reloads_ok: shared.reloads.ok.load(Ordering::Relaxed),
@@ -32,6 +35,17 @@ pub(super) fn scrape(shared: &Shared) -> Scrape {
         access_log_dropped: shared.access_log_dropped.load(Ordering::Relaxed),
         started: shared.started,
         version: env!("CARGO_PKG_VERSION"),
+    }
+}
+
+fn tls(tls: &TlsListener) -> TlsScrape {
+    let handshakes = Handshake::ALL.into_iter().zip(tls.handshakes());
+    let [files_ok, files_failed] = tls.file_changes();
+    TlsScrape {
+        handshakes: handshakes.map(|(it, count)| (it.as_str(), it.is_resumed(), count)).collect(),
+        files_ok,
+        files_failed,
+        expiries: tls.expiries(),
     }
 }
 

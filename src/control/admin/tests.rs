@@ -536,6 +536,7 @@ fn shared() -> (Shared, watch::Sender<bool>, mpsc::Receiver<ReloadRequest>) {
         published: Arc::new(Published::new(snapshot())),
         reload,
         connections: vec![("127.0.0.1:8080".to_owned(), Arc::default())],
+        tls: Arc::new([None]),
         reloads: Arc::default(),
         settled,
         ordered: keeps_orders(),

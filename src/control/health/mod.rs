@@ -35,7 +35,7 @@ use crate::drain;
 use crate::pool::{Backend, Evidence, Failure, Health, Member, Memory, Thresholds, instance};
 use crate::proxy::snapshot::{Published, Snapshot};
 use crate::telemetry::with_causes;
-use crate::tls;
+use crate::tls::backend as tls;
 use lanes::Lanes;
 use timing::{Last, Outcome, Timing};
 use trouble::{Trouble, Troubles};

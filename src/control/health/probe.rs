@@ -26,7 +26,7 @@ use super::agent::Words;
 use crate::config::{self, Probe};
 use crate::pool::{Evidence, Failure};
 use crate::proxy::forward::is_own_trouble;
-use crate::tls;
+use crate::tls::backend as tls;
 use exchange::{Answer, Place};
 
 /// What a probe showed.

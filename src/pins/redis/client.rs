@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::value;
 use crate::pins::{PinKey, Record};
+use crate::tls::provider;
 
 /// Where the store is, and how to get in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +79,8 @@ pub(super) async fn connect(settings: &Settings) -> Result<Connected, ConnectErr
 }
 
 async fn ready(info: ConnectionInfo) -> Result<Connected, ConnectError> {
-    // An error means that the process has chosen one already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    // redis takes the process's default.
+    provider::install();
     let (sender, pushes) = mpsc::channel(MOST_PUSHES);
     let missed = Arc::new(AtomicBool::new(false));
     let config = AsyncConnectionConfig::new()

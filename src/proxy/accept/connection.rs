@@ -16,9 +16,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::stream::ClientStream;
 use crate::proxy::client_connection::{ClientConnection, Phase};
 use crate::proxy::forward::tunnel;
 use crate::telemetry::with_causes;
@@ -35,6 +35,9 @@ const MIN_BUFFER: usize = 8 * 1024;
 /// How long an idle connection stays open when its worker is closing. A request that is on its way already would be
 /// lost if it were closed at once; this way it is answered, and told that it was the last.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// How long the last bytes of a connection may take, whoever it is may be gone.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -65,7 +68,7 @@ enum End {
 ///
 /// `handle` answers one request; `head_limit` bounds a request's head in bytes.
 pub async fn serve<H, F, B>(
-    io: TcpStream,
+    io: ClientStream,
     client: Rc<ClientConnection>,
     shared: Rc<Shared>,
     head_limit: usize,
@@ -123,15 +126,23 @@ pub async fn serve<H, F, B>(
         End::Late(_) if !client.is_flushed() => reset(&io),
         End::Late(Phase::Head) if client.has_received_any() => {
             // Best effort: whoever is this slow may be gone.
-            let _ = tokio::time::timeout(Duration::from_secs(1), io.write_all(REQUEST_TIMEOUT)).await;
+            let answer = async {
+                io.write_all(REQUEST_TIMEOUT).await?;
+                io.shutdown().await
+            };
+            let _ = tokio::time::timeout(LAST_WORDS, answer).await;
         }
         End::Late(Phase::Reply) => reset(&io),
+        // TLS ends with a word, too.
+        End::Late(Phase::Idle) if io.is_tls() => {
+            let _ = tokio::time::timeout(LAST_WORDS, io.shutdown()).await;
+        }
         End::Late(Phase::Idle | Phase::Head | Phase::Request) => {}
     }
 }
 
 async fn run_tunnel(
-    io: TcpStream,
+    io: ClientStream,
     early: Bytes,
     client: &ClientConnection,
     tunnel: crate::proxy::client_connection::Tunnel,
@@ -147,14 +158,14 @@ async fn run_tunnel(
 }
 
 /// Makes closing this socket a reset: its peer must not take the end of the stream for the end of the reply.
-fn reset(io: &TcpStream) {
+fn reset(io: &ClientStream) {
     // Fails only on a socket that is broken already, which is a reset for the peer as well.
-    let _ = SockRef::from(io).set_linger(Some(Duration::ZERO));
+    let _ = SockRef::from(io.socket()).set_linger(Some(Duration::ZERO));
 }
 
 /// A client's socket. Notes what comes in, and writes 1xx heads, which hyper does not, when it is their turn.
 struct ClientIo {
-    io: TcpStream,
+    io: ClientStream,
     client: Rc<ClientConnection>,
     shared: Rc<Shared>,
 }
@@ -229,9 +240,11 @@ impl Write for ClientIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes once its own buffer is empty.
+        // hyper flushes once its own buffer is empty; within TLS some of it may still be here.
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         self.client.flushed();
-        self.poll_interim(cx)
+        ready!(self.poll_interim(cx))?;
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -12,6 +12,8 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::tls::listener::TlsListener;
+
 /// Connections the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 4096;
 
@@ -36,6 +38,8 @@ pub struct Listening {
     pub max_connections: usize,
     /// Of all workers together.
     pub trouble: Trouble,
+    /// `None`: plain HTTP.
+    pub tls: Option<Arc<TlsListener>>,
 }
 
 /// Opens a socket for one worker. The first one of an address with port 0 decides the port for the others.

@@ -2,7 +2,13 @@
 
 pub mod listener;
 
+pub mod tls;
+
+pub mod stream;
+
 pub mod connection;
+
+pub mod https;
 
 pub mod request;
 

@@ -20,7 +20,7 @@ pub struct Target<'a> {
 /// Why a request is refused. The connection is closed: nobody knows where the next one would begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadRequest {
-    /// No `Host`, more than one, or not a host.
+    /// No `Host`, more than one, or not a host; none where one is needed to tell where to go.
     Host,
     /// A target that is not a path.
     Target,

@@ -23,6 +23,8 @@ pub struct Origin {
     /// `for=` of `Forwarded`, quoted when it has to be.
     forwarded_for: String,
     port: u16,
+    /// Lines about the certificate that the client showed, each with its line end.
+    certificate: Vec<u8>,
     /// All that there is to say about a peer that is believed nothing, but for the host.
     lines: Vec<u8>,
 }
@@ -41,7 +43,22 @@ impl Origin {
             "x-forwarded-for: {peer}\r\nx-forwarded-proto: {scheme}\r\nx-forwarded-port: {port}\r\n\
              via: 1.1 {VIA_NAME}\r\nforwarded: for={forwarded_for};proto={scheme}"
         );
-        Self { is_trusted, peer, scheme, address: peer.to_string(), forwarded_for, port, lines: lines.into_bytes() }
+        Self {
+            is_trusted,
+            peer,
+            scheme,
+            address: peer.to_string(),
+            forwarded_for,
+            port,
+            certificate: Vec::new(),
+            lines: lines.into_bytes(),
+        }
+    }
+
+    /// With lines about the certificate that the client showed, each with its line end.
+    #[must_use]
+    pub fn with_certificate(self, certificate: Vec<u8>) -> Self {
+        Self { certificate, ..self }
     }
 
     /// Whether the client (or a trusted proxy's client) uses https.
@@ -132,6 +149,7 @@ impl RequestHead<'_> {
             out.extend_from_slice(self.host);
             out.extend_from_slice(b"\r\n");
         }
+        out.extend_from_slice(&self.origin.certificate);
         out.extend_from_slice(self.own_lines);
         self.write_hop(out, has_te);
         let is_chunked = self.write_framing(out, body);

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::provider::provider;
 use crate::config::BackendTls;
 
 /// Why settings for TLS cannot be used.
@@ -69,7 +70,7 @@ pub fn roots(pem: &[u8]) -> Result<RootCertStore, TlsError> {
 /// # Errors
 /// When there is nobody to trust.
 pub fn client(settings: &BackendTls, protocols: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = provider();
     let verifier: Arc<dyn ServerCertVerifier> = if settings.verify {
         let roots = match &settings.ca {
             Some(ca) => roots(&ca.pem)?,
@@ -82,7 +83,7 @@ pub fn client(settings: &BackendTls, protocols: &[&[u8]]) -> Result<Arc<ClientCo
     };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .expect("ring has cipher suites for TLS 1.2 and 1.3")
+        .expect("the provider has cipher suites for TLS 1.2 and 1.3")
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
     use crate::config::CaFile;
 
-    const CA: &[u8] = include_bytes!("../tests/support/tls/ca.pem");
+    const CA: &[u8] = include_bytes!("../../tests/support/tls/ca.pem");
 
     fn settings(pem: &[u8]) -> BackendTls {
         BackendTls { ca: Some(CaFile { path: "ca.pem".into(), pem: pem.into() }), server_name: None, verify: true }
