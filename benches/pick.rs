@@ -25,7 +25,7 @@ fn members(size: usize) -> Vec<Member> {
         let backend = registry.backend(&id, now);
         backend.observe(Evidence::ProbeOk, thresholds, now);
         backend.set_file_weight(1 + index as u32 % 4);
-        Member { backend, address: ([127, 0, 0, 1], 9000).into(), max_pins: None }
+        Member { backend, address: ([127, 0, 0, 1], 9000).into(), sends_proxy_protocol: false, max_pins: None }
     };
     (0..size).map(member).collect()
 }

@@ -27,7 +27,7 @@
 //!
 //! # Imports point left, never right
 //!
-//! `clock, config, telemetry, drain` ← `pool` ← `pins` ← `proxy` ← `control` ← `app, ctl` ← `main`.
+//! `clock, config, telemetry, drain, proxy_protocol, socket` ← `pool` ← `pins` ← `proxy` ← `control` ← `privileges` ← `app, ctl` ← `main`.
 //!
 //! Within `proxy`, the folders do not import one another, except that `accept` runs the tunnels of `forward`;
 //! `proxy/mod.rs`, `attempts.rs`, `passage.rs`, `visit/`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
@@ -41,6 +41,10 @@ pub mod telemetry;
 
 pub mod drain;
 
+pub mod proxy_protocol;
+
+pub mod socket;
+
 pub mod pool;
 
 pub mod pins;
@@ -48,6 +52,8 @@ pub mod pins;
 pub mod proxy;
 
 pub mod control;
+
+pub mod privileges;
 
 pub mod app;
 

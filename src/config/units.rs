@@ -21,8 +21,8 @@ mod time;
 pub(super) use http::{
     ClaimName, CookieName, CookiePath, Header, HostHeader, ParameterName, PathPrefix, RequestTarget, Statuses,
 };
-pub(super) use name::{BackendName, FilePath, is_pool_name};
-pub(super) use net::{Address, BackendAddress, CookieDomain, Network, RedisUrl};
+pub(super) use name::{BackendName, FileMode, FilePath, UserName, is_pool_name};
+pub(super) use net::{Address, BackendAddress, CookieDomain, ListenerAddress, RedisUrl, TrustedProxy};
 pub use number::{Percent, Weight};
 pub(super) use number::{Ratio, Whole};
 pub use pace::Pace;

@@ -6,7 +6,10 @@ use std::fmt;
 use schemars::{Schema, json_schema};
 
 use super::units::{Scalar, scalar};
-use super::{Away, Balance, Briefly, Drained, PinOn, RetryOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey};
+use super::{
+    Away, Balance, Briefly, Drained, PinOn, ProxyProtocol, RetryOn, SameSite, Secure, SendProxyProtocol, Sessions,
+    WhenUnavailable, WithoutKey,
+};
 
 /// Gives each variant its word. A `true` or `false` in brackets after it is read as that variant too.
 macro_rules! words {
@@ -73,6 +76,10 @@ fn enumeration(words: &[&str], also: &[bool]) -> Schema {
 }
 
 words!(pub Sessions { Local = "local", Replicated = "replicated", Backup = "backup", External = "external" });
+
+words!(pub ProxyProtocol { Off = "off" (false), Optional = "optional", Required = "required" });
+
+words!(pub SendProxyProtocol { Off = "off" (false), V2 = "v2" });
 
 words!(pub Balance {
     LeastPins = "least_pins",

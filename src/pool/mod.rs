@@ -22,9 +22,9 @@ pub mod drain;
 
 pub mod rebalance;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::config::Address;
 pub use active_pins::ActivePins;
 pub use backend::{Backend, BackendId, Standing};
 pub use condition::{AdminState, Evidence, Failure, Health, Memory, Thresholds};
@@ -38,7 +38,9 @@ pub struct Member {
     /// Identity and state.
     pub backend: Arc<Backend>,
     /// Where to connect.
-    pub address: SocketAddr,
+    pub address: Address,
+    /// Whether connections begin with the header of the PROXY protocol.
+    pub sends_proxy_protocol: bool,
     /// Most active pins with which it still gets new clients; `None` for no bound.
     pub max_pins: Option<u64>,
 }

@@ -33,7 +33,9 @@ pub enum Phase {
 /// One client connection.
 #[derive(Debug)]
 pub struct ClientConnection {
-    /// The peer's address.
+    /// Its number among the worker's.
+    pub number: u64,
+    /// The client's address, as far as the connection tells.
     pub peer: IpAddr,
     /// Lines about it for backends.
     pub origin: Origin,
@@ -75,6 +77,7 @@ pub struct Tunnel {
 impl ClientConnection {
     /// A connection that waits for its first request.
     pub fn new(
+        number: u64,
         peer: IpAddr,
         origin: Origin,
         deadline: Deadline,
@@ -83,6 +86,7 @@ impl ClientConnection {
         // The first head is due at once: who connects has something to ask.
         deadline.set(header_timeout);
         Self {
+            number,
             peer,
             origin,
             deadline,

@@ -33,11 +33,17 @@ mod gate;
 
 mod hash;
 
+mod forwarded;
+
 mod headers;
+
+mod inherited;
 
 mod instances;
 
 mod interim;
+
+mod ipv6;
 
 mod max_pins;
 
@@ -48,6 +54,8 @@ mod parallel;
 mod pin_life;
 
 mod process;
+
+mod proxy_protocol;
 
 mod rehome;
 
@@ -72,5 +80,7 @@ mod stop;
 mod streaming;
 
 mod timeouts;
+
+mod unix_sockets;
 
 mod upgrade;

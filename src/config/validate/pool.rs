@@ -1,7 +1,6 @@
 //! Pools and their backends.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +12,13 @@ use super::{items, non_zero, not_empty, secs, time};
 use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
-    self, BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Weight,
-    is_pool_name,
+    self, BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Scalar as _,
+    Weight, is_pool_name,
 };
 use crate::config::words::{LostWord, Off};
 use crate::config::{
-    Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Rebalance, Rehome, Retry, RetryOn, Sessions, Timeouts,
-    When, WhenUnavailable, yaml,
+    Address, Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Rebalance, Rehome, Retry, RetryOn,
+    SendProxyProtocol, Sessions, Timeouts, When, WhenUnavailable, yaml,
 };
 
 /// Long enough to keep retries of many clients apart, and too short to be noticed.
@@ -109,6 +108,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         health: health(report, &at.key("health"), yaml.health),
         retry: retry(report, &at.key("retry"), yaml.retry.or(yaml::Retry::default()), sessions),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
+        send_proxy_protocol: yaml.send_proxy_protocol.or(SendProxyProtocol::Off),
         backends,
     }
 }
@@ -259,6 +259,17 @@ fn timeouts(yaml: yaml::Timeouts) -> Timeouts {
     }
 }
 
+/// What a backend is called without a name of its own: its address, of a Unix socket the name of the file.
+fn default_name(address: &Address) -> Option<Arc<str>> {
+    match address {
+        Address::Ip(address) => Some(address.to_string().into()),
+        Address::Unix(path) => {
+            let BackendName(name) = BackendName::from_text(path.file_name()?.to_str()?).ok()?;
+            Some(name)
+        }
+    }
+}
+
 fn backends(
     report: &Report<'_>,
     path: &Path<'_>,
@@ -266,7 +277,7 @@ fn backends(
     names_in_ids: NamesInIds,
 ) -> Vec<Backend> {
     not_empty(report, path, &given, "at least one backend");
-    let mut first_at: HashMap<SocketAddr, usize> = HashMap::new();
+    let mut first_at: HashMap<Address, usize> = HashMap::new();
     let mut first_named: HashMap<Arc<str>, usize> = HashMap::new();
     let mut first_routed: HashMap<Arc<str>, usize> = HashMap::new();
     let mut backends = Vec::new();
@@ -286,12 +297,17 @@ fn backends(
         all_known &= !yaml.weight.is_wrong();
         let address = report.required(&address_path, yaml.address, "the IP address and port of the backend");
         let given_name = yaml.name.option().map(|BackendName(name)| name);
-        let first = address.map_or(index, |BackendAddress(address)| *first_at.entry(address).or_insert(index));
+        let first =
+            address.as_ref().map_or(index, |BackendAddress(address)| *first_at.entry(address.clone()).or_insert(index));
         if first != index {
             report.expected(&address_path, format!("an address of its own, not that of backends[{first}]"));
         }
         let given_route = yaml.route.option().map(|BackendName(route)| route);
-        let name = given_name.clone().or_else(|| address.map(|BackendAddress(address)| address.to_string().into()));
+        let default_name = || address.as_ref().and_then(|BackendAddress(address)| default_name(address));
+        let name = given_name.clone().or_else(default_name);
+        if name.is_none() && address.is_some() {
+            report.expected(&at.key("name"), "a name, because that of the socket's file is none".to_owned());
+        }
         if let Some(name) = &name {
             let name_path = if given_name.is_some() { at.key("name") } else { address_path };
             let named = *first_named.entry(name.clone()).or_insert(index);

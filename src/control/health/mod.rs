@@ -15,7 +15,6 @@ mod tests;
 
 use std::collections::HashMap;
 use std::mem;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use std::time::SystemTime;
@@ -23,7 +22,7 @@ use std::time::SystemTime;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::{self, Probe};
+use crate::config::{self, Address, Probe};
 use crate::drain;
 use crate::pool::{Backend, Evidence, Failure, Health, Member, Memory, Thresholds, instance};
 use crate::proxy::snapshot::{Published, Snapshot};
@@ -82,7 +81,7 @@ impl Schedule {
         for (pool, member) in members(snapshot) {
             let serial = member.backend.serial();
             match before.remove(&serial) {
-                Some(task) if task.fits(member.address, &settings[pool]) => {
+                Some(task) if task.fits(member, &settings[pool]) => {
                     self.tasks.insert(serial, task);
                 }
                 // One with other settings ends here: what a probe under way would show is no longer asked for.
@@ -104,7 +103,8 @@ impl Schedule {
 /// The probing of one backend; ends when dropped, a probe under way included.
 #[derive(Debug)]
 struct Task {
-    address: SocketAddr,
+    address: Address,
+    sends_proxy_protocol: bool,
     settings: Arc<config::Health>,
     handle: JoinHandle<()>,
 }
@@ -113,19 +113,26 @@ impl Task {
     fn start(member: &Member, settings: Arc<config::Health>, first: Instant, troubles: Troubles) -> Self {
         let prober = Prober {
             backend: Arc::clone(&member.backend),
-            address: member.address,
+            address: member.address.clone(),
+            sends_proxy_protocol: member.sends_proxy_protocol,
             timing: Timing::of(&settings),
             settings: Arc::clone(&settings),
             last: None,
             troubles,
             trouble: None,
         };
-        Self { address: member.address, settings, handle: tokio::spawn(prober.run(first)) }
+        Self {
+            address: member.address.clone(),
+            sends_proxy_protocol: member.sends_proxy_protocol,
+            settings,
+            handle: tokio::spawn(prober.run(first)),
+        }
     }
 
     /// Whether it still does what is asked for.
-    fn fits(&self, address: SocketAddr, settings: &config::Health) -> bool {
-        self.address == address && *self.settings == *settings && !self.handle.is_finished()
+    fn fits(&self, member: &Member, settings: &config::Health) -> bool {
+        let is_same_place = self.address == member.address && self.sends_proxy_protocol == member.sends_proxy_protocol;
+        is_same_place && *self.settings == *settings && !self.handle.is_finished()
     }
 }
 
@@ -138,7 +145,8 @@ impl Drop for Task {
 /// One backend, and what its task remembers from probe to probe.
 struct Prober {
     backend: Arc<Backend>,
-    address: SocketAddr,
+    address: Address,
+    sends_proxy_protocol: bool,
     timing: Timing,
     settings: Arc<config::Health>,
     last: Option<Last>,
@@ -155,7 +163,7 @@ impl Prober {
             let hurried = self.wait(due).await;
             let started = Instant::now();
             // Boxed: between probes, which is nearly always, the task is small.
-            let outcome = match Box::pin(probe::probe(&self.settings, self.address)).await {
+            let outcome = match Box::pin(probe::probe(&self.settings, &self.address, self.sends_proxy_protocol)).await {
                 Ok(report) => {
                     self.trouble = None;
                     self.take(report)

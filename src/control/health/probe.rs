@@ -5,7 +5,6 @@
 use std::error::Error as _;
 use std::hash::Hasher;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 
 use bytes::Bytes;
@@ -16,12 +15,14 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use siphasher::sip::SipHasher24;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::trouble;
-use crate::config::{self, HttpProbe, Probe};
+use crate::config::{self, Address, HttpProbe, Probe};
 use crate::pool::{Evidence, Failure};
+use crate::{proxy_protocol, socket};
 
 /// What a probe showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,15 +36,22 @@ pub(super) struct ProbeReport {
 
 /// Probes the backend at `address` once, within `settings.timeout`.
 ///
-/// Without probes in the settings, it is a connection that opens.
+/// Without probes in the settings, it is a connection that opens. Where requests begin with the header of the PROXY protocol
+/// probes do, too: it says that they are our own.
 ///
 /// # Errors
 /// Those of our own, which say nothing of the backend.
-pub(super) async fn probe(settings: &config::Health, address: SocketAddr) -> io::Result<ProbeReport> {
+pub(super) async fn probe(
+    settings: &config::Health,
+    address: &Address,
+    sends_proxy_protocol: bool,
+) -> io::Result<ProbeReport> {
     let exchange = async {
-        let stream = TcpStream::connect(address).await?;
-        if is_its_own_peer(&stream, address)? {
-            return Err(ProbeError::Failed(Failure::Refused));
+        let mut stream = socket::connect(address).await?;
+        if sends_proxy_protocol {
+            let mut header = Vec::new();
+            proxy_protocol::write(&mut header, None);
+            stream.write_all(&header).await?;
         }
         match &settings.probe {
             Probe::Off | Probe::Tcp => Ok(None),
@@ -99,16 +107,8 @@ fn failure_of(error: &io::Error) -> Failure {
     }
 }
 
-/// Whether the connection goes round to itself.
-///
-/// On the same machine, a port nobody listens on may be the one we happen to connect from, and that succeeds.
-fn is_its_own_peer(stream: &TcpStream, peer: SocketAddr) -> io::Result<bool> {
-    // The stream is not asked for its peer: it has none any more when the backend was quick to reset.
-    Ok(stream.local_addr()? == peer)
-}
-
 /// Sends the request, and reads the reply as far as it matters.
-async fn ask(probe: &HttpProbe, address: SocketAddr, stream: TcpStream) -> Result<Option<u64>, ProbeError> {
+async fn ask(probe: &HttpProbe, address: &Address, stream: TcpStream) -> Result<Option<u64>, ProbeError> {
     let request = request(probe, address)?;
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(HEAD_LIMIT).handshake(TokioIo::new(stream)).await?;
@@ -124,10 +124,14 @@ async fn ask(probe: &HttpProbe, address: SocketAddr, stream: TcpStream) -> Resul
     }
 }
 
-fn request(probe: &HttpProbe, address: SocketAddr) -> Result<Request<Empty<Bytes>>, ProbeError> {
+fn request(probe: &HttpProbe, address: &Address) -> Result<Request<Empty<Bytes>>, ProbeError> {
     let host = match &probe.host {
         Some(host) => HeaderValue::from_str(host),
-        None => HeaderValue::from_str(&address.to_string()),
+        None => match address {
+            Address::Ip(address) => HeaderValue::from_str(&address.to_string()),
+            // A path is no host.
+            Address::Unix(_) => Ok(HeaderValue::from_static("localhost")),
+        },
     };
     // Both are checked when the file is read; what slips through is no fault of the backend.
     let unusable = |error: http::Error| ProbeError::Local(io::Error::new(io::ErrorKind::InvalidInput, error));
@@ -250,7 +254,8 @@ mod tests {
             }
             String::from_utf8(head).unwrap()
         };
-        tokio::join!(backend, probe(probe_settings, address))
+        let address = address.into();
+        tokio::join!(backend, probe(probe_settings, &address, false))
     }
 
     async fn evidence(answer: Answer) -> Evidence {
@@ -345,7 +350,7 @@ mod tests {
     async fn a_tcp_probe_is_content_with_a_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for kind in [Probe::Tcp, Probe::Off] {
-            let report = probe(&settings(kind), listener.local_addr().unwrap()).await.unwrap();
+            let report = probe(&settings(kind), &listener.local_addr().unwrap().into(), false).await.unwrap();
             assert_eq!(report, ProbeReport { evidence: OK, instance: None });
         }
     }
@@ -356,22 +361,9 @@ mod tests {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         for kind in [Probe::Tcp, Probe::Http(get())] {
-            let report = probe(&settings(kind), socket.local_addr().unwrap()).await.unwrap();
+            let report = probe(&settings(kind), &socket.local_addr().unwrap().into(), false).await.unwrap();
             assert_eq!(report.evidence, Evidence::ProbeFailed(Failure::Refused));
         }
-    }
-
-    #[tokio::test]
-    async fn a_connection_to_itself_is_recognised() {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let own = socket.local_addr().unwrap();
-        assert!(is_its_own_peer(&socket.connect(own).await.unwrap(), own).unwrap());
-
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let other = TcpStream::connect(address).await.unwrap();
-        assert!(!is_its_own_peer(&other, address).unwrap());
     }
 
     #[test]
@@ -394,6 +386,6 @@ mod tests {
     async fn settings_that_make_no_request_are_no_evidence() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let odd = HttpProbe { path: "no target at all".into(), ..get() };
-        assert!(probe(&settings(Probe::Http(odd)), listener.local_addr().unwrap()).await.is_err());
+        assert!(probe(&settings(Probe::Http(odd)), &listener.local_addr().unwrap().into(), false).await.is_err());
     }
 }

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::listener::Trouble;
 use crate::proxy::client_connection::{ClientConnection, Phase};
 use crate::proxy::forward::tunnel;
 use crate::telemetry::with_causes;
@@ -34,7 +35,7 @@ const MIN_BUFFER: usize = 8 * 1024;
 
 /// How long an idle connection stays open when its worker is closing. A request that is on its way already would be
 /// lost if it were closed at once; this way it is answered, and told that it was the last.
-const LINGER: Duration = Duration::from_millis(500);
+pub(in crate::proxy) const LINGER: Duration = Duration::from_millis(500);
 
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -45,11 +46,17 @@ pub struct Shared {
     scratch: RefCell<Box<[u8]>>,
     /// Connections are to end after their current request.
     pub closing: Cell<bool>,
+    /// Connections that could not begin, for want of a header of the PROXY protocol.
+    pub header_trouble: RefCell<Trouble>,
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { scratch: RefCell::new(vec![0; READ_SIZE].into_boxed_slice()), closing: Cell::new(false) }
+        Self {
+            scratch: RefCell::new(vec![0; READ_SIZE].into_boxed_slice()),
+            closing: Cell::new(false),
+            header_trouble: RefCell::default(),
+        }
     }
 }
 

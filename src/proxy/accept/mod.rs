@@ -2,6 +2,12 @@
 
 pub mod listener;
 
+pub mod socket_file;
+
+pub mod inherited;
+
+pub mod proxy_header;
+
 pub mod connection;
 
 pub mod request;

@@ -68,7 +68,7 @@ mod tests {
             let id = BackendId { pool: Arc::from("shop"), name: Arc::from(format!("app{index}")) };
             let backend = registry.backend(&id, Instant::now());
             backend.set_file_weight(weight);
-            Member { backend, address: ([127, 0, 0, 1], 9000).into(), max_pins: None }
+            Member { backend, address: ([127, 0, 0, 1], 9000).into(), sends_proxy_protocol: false, max_pins: None }
         };
         weights.iter().enumerate().map(member).collect()
     }

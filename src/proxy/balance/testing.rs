@@ -58,7 +58,7 @@ pub(super) fn pool(states: &[State]) -> Vec<Member> {
         backend.set_admin_state(state.admin, None, now);
         backend.set_file_weight(state.weight);
         assert_eq!((backend.standing().health, backend.standing().admin), (state.health, state.admin));
-        Member { backend, address: ([127, 0, 0, 1], 9000).into(), max_pins: None }
+        Member { backend, address: ([127, 0, 0, 1], 9000).into(), sends_proxy_protocol: false, max_pins: None }
     };
     states.iter().enumerate().map(member).collect()
 }

@@ -9,6 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::client::Owner;
+
 /// What the first read of a reply has room for.
 const FIRST_READ: usize = 4 * 1024;
 
@@ -20,13 +22,15 @@ const LARGE_READ: usize = 256 * 1024;
 pub(super) struct Connection {
     io: TcpStream,
     pub(super) read: BytesMut,
+    /// Whose requests it carries, when the backend was told so.
+    pub(super) owner: Option<Owner>,
     /// When it was last put back, for those that are idle.
     pub(super) idle_since: Instant,
 }
 
 impl Connection {
-    pub(super) fn new(io: TcpStream, now: Instant) -> Self {
-        Self { io, read: BytesMut::new(), idle_since: now }
+    pub(super) fn new(io: TcpStream, owner: Option<Owner>, now: Instant) -> Self {
+        Self { io, read: BytesMut::new(), owner, idle_since: now }
     }
 
     /// Whether the backend has closed it, or sent what nobody asked for. No system call unless something came.
