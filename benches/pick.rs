@@ -1,4 +1,5 @@
-//! What a decision costs, without any I/O: picking a backend for a new client, and naming a pin's heir.
+//! What a decision costs, without any I/O: picking a backend for a new client, finding a key's
+//! home, making the tables for that, and naming a pin's heir.
 
 #![allow(missing_docs, reason = "criterion_group! makes a public function without one")]
 
@@ -8,9 +9,11 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
-use stickpin::config::Balance;
+use stickpin::config::{Balance, HomeHash};
 use stickpin::pool::active_pins::{ActivePins, Moment, estimate};
+use stickpin::pool::latency::Outcome;
 use stickpin::pool::{BackendId, Evidence, Member, Registry, Thresholds, heir};
+use stickpin::proxy::balance::hash::Homes;
 use stickpin::proxy::balance::{Balancer, Tried};
 use tokio::time::Instant;
 
@@ -25,7 +28,7 @@ fn members(size: usize) -> Vec<Member> {
         let backend = registry.backend(&id, now);
         backend.observe(Evidence::ProbeOk, thresholds, now);
         backend.set_file_weight(1 + index as u32 % 4);
-        Member { backend, address: ([127, 0, 0, 1], 9000).into(), sends_proxy_protocol: false, max_pins: None }
+        Member { backend, address: ([127, 0, 0, 1], 9000).into(), sends_proxy_protocol: false, max_pins: None, tier: 0 }
     };
     (0..size).map(member).collect()
 }
@@ -34,6 +37,7 @@ fn pick(criterion: &mut Criterion) {
     let algorithms = [
         ("least_pins", Balance::LeastPins),
         ("least_requests", Balance::LeastRequests),
+        ("peak_ewma", Balance::PeakEwma),
         ("random", Balance::Random),
         ("round_robin", Balance::RoundRobin),
         ("two_choices", Balance::TwoChoices),
@@ -43,12 +47,58 @@ fn pick(criterion: &mut Criterion) {
         for size in SIZES {
             let members = members(size);
             let mut balancer = Balancer::new(balance, &members, 0);
-            let (mut rng, tried) = (Rng::with_seed(1), Tried::default());
+            let (mut rng, tried, now) = (Rng::with_seed(1), Tried::default(), Instant::now());
+            let took = |number: usize| Duration::from_millis(5 + number as u64 % 20);
+            members
+                .iter()
+                .enumerate()
+                .for_each(|(number, member)| member.backend.note_latency(took(number), Outcome::Replied, now));
             group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
-                bencher.iter(|| balancer.pick(black_box(&members), &tried, &mut rng));
+                bencher.iter(|| balancer.pick(black_box(&members), &tried, &mut rng, now));
             });
         }
     }
+}
+
+const HASHES: [HomeHash; 3] = [HomeHash::Rendezvous, HomeHash::Maglev, HomeHash::Ring];
+
+fn find_home(criterion: &mut Criterion) {
+    for hash in HASHES {
+        let mut group = criterion.benchmark_group(format!("home/{hash}"));
+        for size in SIZES {
+            let members = members(size);
+            let homes = Homes::new(hash, &members);
+            let mut rng = Rng::with_seed(1);
+            group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
+                bencher.iter(|| homes.home(rng.u64(..), black_box(&members)));
+            });
+        }
+    }
+}
+
+fn make_table(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("table");
+    group.sample_size(10);
+    for hash in [HomeHash::Maglev, HomeHash::Ring] {
+        for size in SIZES {
+            let members = members(size);
+            group.bench_function(BenchmarkId::new(hash.as_str(), size), |bencher| {
+                bencher.iter(|| Homes::new(hash, black_box(&members)));
+            });
+        }
+    }
+}
+
+fn note_latency(criterion: &mut Criterion) {
+    let (members, start) = (members(1), Instant::now());
+    let mut micros = 0;
+    criterion.bench_function("note_latency", |bencher| {
+        bencher.iter(|| {
+            micros += 100;
+            let now = start + Duration::from_micros(micros);
+            members[0].backend.note_latency(black_box(Duration::from_millis(micros % 30)), Outcome::Replied, now);
+        });
+    });
 }
 
 fn name_heir(criterion: &mut Criterion) {
@@ -76,5 +126,5 @@ fn count_pins(criterion: &mut Criterion) {
     group.bench_function("estimate/4 workers", |bencher| bencher.iter(|| estimate(black_box(&shards), now)));
 }
 
-criterion_group!(benches, pick, name_heir, count_pins);
+criterion_group!(benches, pick, note_latency, find_home, make_table, name_heir, count_pins);
 criterion_main!(benches);

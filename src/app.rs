@@ -19,14 +19,15 @@ use tokio::time::Instant;
 
 use crate::config::{self, Address, Config, ListenOn};
 use crate::control::admin::{self, ReloadCounters, ReloadRequest, Shared};
+use crate::control::discovery::Lists;
 use crate::control::reload::{self, ReloadError, Reloader};
-use crate::control::{self, restore_orders};
+use crate::control::{self, kept_backends, restore_orders};
 use crate::drain;
 use crate::pins::Stores;
 use crate::pool::Registry;
 use crate::privileges::{Account, PrivilegeError};
 use crate::proxy::accept::inherited::Inherited;
-use crate::proxy::accept::listener::{self, Inboxes, Listening, ListeningSocket};
+use crate::proxy::accept::listener::{self, Inboxes, Listening, ListeningSocket, Trouble};
 use crate::proxy::accept::socket_file::{self, SocketFile};
 use crate::proxy::snapshot::{Lasting, Published, Snapshot};
 use crate::proxy::worker;
@@ -157,9 +158,12 @@ impl App {
             registry: Arc::new(Registry::telling(workers, events.clone())),
             stores: Arc::new(stores),
             gates: Arc::default(),
+            tables: Arc::default(),
             told: Lasting::nothing_told(),
         };
-        let published = Published::new(Snapshot::new(&config, &keys, &lasting, 1, Instant::now()));
+        let state_dir = config.state_dir.as_ref().map(|state_dir| base.join(state_dir));
+        let lists = Lists::restore(&kept_backends(state_dir.as_deref()), &config, events.clone());
+        let published = Published::new(Snapshot::new(&lists.merged(&config), &keys, &lasting, 1, Instant::now()));
         let reloader = Reloader {
             file: None,
             base: base.to_owned(),
@@ -168,6 +172,7 @@ impl App {
             lasting,
             published: Arc::new(published),
             access_log: Arc::clone(&access_log),
+            lists,
         };
         Ok(Self { bound, admin, access_log, events, reloader })
     }
@@ -194,11 +199,14 @@ impl App {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(self) -> io::Result<Running> {
-        let Self { bound: Bound { addresses, sockets, files }, admin, access_log, events, reloader } = self;
+        let Self { bound: Bound { addresses, sockets, files }, admin, access_log, events, mut reloader } = self;
         let base = reloader.base.clone();
         let state_dir = reloader.config.state_dir.as_ref().map(|state_dir| base.join(state_dir));
-        if let Some(state_dir) = &state_dir {
-            restore_orders(state_dir, &reloader.published);
+        if let Some(state_dir) = &state_dir
+            && restore_orders(state_dir, &reloader.published)
+        {
+            // Tables were built from the weights of the file.
+            reloader.publish();
         }
         let (workers_drain, watcher) = drain::new();
         let (control_drain, control_watcher) = drain::new();
@@ -216,12 +224,20 @@ impl App {
                         "the limit of open files allows few connections; raise it (ulimit -n, LimitNOFILE)"
                     );
                 }
-                let listening = Listening { address: address.clone(), connections: Arc::default(), max_connections };
+                let now = Instant::now();
+                let listening = Listening {
+                    address: address.clone(),
+                    connections: Arc::default(),
+                    max_connections,
+                    trouble: Trouble::none(now),
+                    header_trouble: Trouble::none(now),
+                };
                 (listening, settings.clone())
             })
             .collect();
         let (reload, reloads) = mpsc::channel(RELOAD_QUEUE);
         let (order, ordered) = mpsc::channel(ORDER_QUEUE);
+        let (change, changes) = mpsc::channel(ORDER_QUEUE);
         let (settled, is_settled) = watch::channel(false);
         let shared = Shared {
             published: Arc::clone(&reloader.published),
@@ -233,6 +249,8 @@ impl App {
             reloads: Arc::new(ReloadCounters::default()),
             settled: is_settled,
             ordered: order,
+            change,
+            standings: reloader.lists.standings().clone(),
             events,
             access_log_dropped: access_log.dropped(),
             started: SystemTime::now(),
@@ -265,6 +283,7 @@ impl App {
             reloader,
             reloads,
             ordered,
+            changes,
             admin,
             shared: Arc::new(shared),
             settled,

@@ -21,7 +21,7 @@
 //! **Data plane**: one thread a core, each with its own current-thread runtime, listening sockets and idle connections
 //! ([`proxy::worker`]). A request takes no lock and writes to no cache line that another core writes to, but for the
 //! backend's own counters.
-//! **Control plane**: one more thread ([`control`]): probes, reloads, orders, the admin endpoint. It publishes immutable
+//! **Control plane**: one more thread ([`control`]): probes, reloads, backends that are found, orders, the admin endpoint. It publishes immutable
 //! [snapshots](proxy::snapshot) and small atomics; workers never wait for it.
 //! What is known of a backend belongs to its identity, pool and name ([`pool::registry`]), and outlives every snapshot.
 //!
@@ -30,7 +30,7 @@
 //! `clock, config, telemetry, drain, proxy_protocol, socket` ← `pool` ← `pins` ← `proxy` ← `control` ← `privileges` ← `app, ctl` ← `main`.
 //!
 //! Within `proxy`, the folders do not import one another, except that `accept` runs the tunnels of `forward`;
-//! `proxy/mod.rs`, `attempts.rs`, `passage.rs`, `visit/`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
+//! `proxy/mod.rs`, `attempts.rs`, `hedge.rs`, `passage.rs`, `visit/`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
 //! `balance` open no socket and start no task; time and chance are their arguments.
 
 pub mod clock;

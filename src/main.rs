@@ -71,7 +71,7 @@ fn finish(result: Result<(), Box<dyn Error>>) -> ExitCode {
 }
 
 fn run(file: &Path) -> Result<(), Box<dyn Error>> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -102,6 +102,9 @@ fn run(file: &Path) -> Result<(), Box<dyn Error>> {
         Ok(())
     })
 }
+
+/// What is logged when `RUST_LOG` does not say. The resolver would repeat with each lookup what we tell once.
+const LOGGED: &str = "info,hickory_net=off,hickory_proto=off,hickory_resolver=off";
 
 /// The signals that the program obeys.
 struct Signals {

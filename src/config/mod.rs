@@ -36,7 +36,7 @@ use ipnet::IpNet;
 pub use address::{Address, AddressError, SOCKET_PATH_LIMIT};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
-pub use units::{Pace, Percent, Weight, duration, written};
+pub use units::{Pace, Percent, Tier, Weight, duration, written};
 
 /// Everything the file says, with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -239,8 +239,97 @@ pub struct Pool {
     pub timeouts: Timeouts,
     /// Whether backends are told the client's address in front of everything else.
     pub send_proxy_protocol: SendProxyProtocol,
-    /// In file order; at least one, names unique in the pool.
+    /// How long the share of a backend rises that comes, or comes back; zero for not at all.
+    pub slow_start: Duration,
+    /// The share of available backends below which health is ignored for spreading new clients; 0 for never.
+    pub panic_below: Percent,
+    /// Most requests in flight at each backend that has no bound of its own; `None` for no bound.
+    pub max_requests: Option<u32>,
+    /// Most open connections to each backend that has no bound of its own; `None` for no bound.
+    pub max_connections: Option<u32>,
+    /// Where requests wait that find a backend full.
+    pub queue: Queue,
+    /// In file order; names unique in the pool. At least one where nothing else brings any.
     pub backends: Vec<Backend>,
+    /// Where more backends come from.
+    pub backends_from: BackendsFrom,
+}
+
+/// Where a pool's backends come from besides its list. The admin API may add some to every pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendsFrom {
+    /// A name that is looked up again and again.
+    pub dns: Option<DnsSource>,
+    /// A file with a list of backends, looked at each second; relative paths are relative to the configuration file's
+    /// folder.
+    pub file: Option<PathBuf>,
+}
+
+/// A name that is looked up again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsSource {
+    /// The name, in lower case.
+    pub name: Arc<str>,
+    /// What is asked for.
+    pub record: DnsRecord,
+    /// How often.
+    pub refresh: DnsRefresh,
+    /// A lookup without a whole answer by then has failed.
+    pub timeout: Duration,
+    /// A backend that so many good answers in a row lack is removed.
+    pub remove_after: u32,
+    /// Servers to ask; empty means those of the system.
+    pub servers: Vec<SocketAddr>,
+}
+
+/// What a name is looked up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsRecord {
+    /// Addresses, each a backend at this port.
+    Addresses {
+        /// Of IPv4.
+        ipv4: bool,
+        /// Of IPv6.
+        ipv6: bool,
+        /// 1 to 65535.
+        port: u16,
+    },
+    /// Targets with ports, weights and priorities.
+    Srv,
+}
+
+/// How often a name is looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsRefresh {
+    /// In this rhythm.
+    Every(Duration),
+    /// When the answer is too old by its own word, within bounds.
+    Ttl,
+}
+
+/// Where a backend comes from. Of two with the same name or address, the one whose source stands first here counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// `backends` of the configuration file.
+    File,
+    /// The admin API.
+    Api,
+    /// The file that `backends_from` names.
+    WatchedFile,
+    /// The name that `backends_from` gives.
+    Dns,
+}
+
+impl Source {
+    /// The word used in the log, the metrics and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Api => "api",
+            Self::WatchedFile => "watched_file",
+            Self::Dns => "dns",
+        }
+    }
 }
 
 /// One backend as written.
@@ -256,6 +345,14 @@ pub struct Backend {
     pub route: Option<Arc<str>>,
     /// Active pins beyond which it gets no new client; `None` for no bound.
     pub max_pins: Option<u64>,
+    /// Used when the tiers before have no available backend; 0 to [`Tier::MAX`].
+    pub tier: u8,
+    /// Most requests in flight, tunnels included; `None` for the pool's bound.
+    pub max_requests: Option<u32>,
+    /// Most open connections from all workers, idle ones included; `None` for the pool's bound.
+    pub max_connections: Option<u32>,
+    /// Who named it.
+    pub source: Source,
 }
 
 /// Where the app keeps its sessions.
@@ -278,6 +375,8 @@ pub enum Balance {
     LeastPins,
     /// Fewest in-flight requests per weight.
     LeastRequests,
+    /// Lowest expected latency times in-flight requests per weight, of two random choices.
+    PeakEwma,
     /// Smooth weighted round robin.
     RoundRobin,
     /// Weighted random.
@@ -287,7 +386,7 @@ pub enum Balance {
 }
 
 /// How a client keeps coming back to one backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Affinity {
     /// Not at all.
     Off,
@@ -337,13 +436,29 @@ pub enum HomeBy {
     Prefix,
 }
 
-/// What is hashed, and what happens without it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is hashed and how, and what happens without it.
+#[derive(Clone, Debug, PartialEq)]
 pub struct HashAffinity {
     /// Where the affinity key comes from; the first one present wins. At least one.
     pub keys: Vec<KeySource>,
     /// What happens to a request that carries none of them.
     pub without_key: WithoutKey,
+    /// How a key finds its home.
+    pub home_hash: HomeHash,
+    /// A backend with more than this many times the average of active pins per weight gets no new key: 1.05 to 10.
+    /// `None` for no bound.
+    pub bounded_load: Option<f64>,
+}
+
+/// How a key finds its home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HomeHash {
+    /// The best score of all backends.
+    Rendezvous,
+    /// A table of slots.
+    Maglev,
+    /// A ring of points.
+    Ring,
 }
 
 /// Where an affinity key comes from.
@@ -681,6 +796,15 @@ pub enum HedgeAfter {
     Percentile(u8),
 }
 
+/// Where requests wait that find a backend full: one queue for each backend, and one for requests that any may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Most requests in each; 0 means that nobody waits.
+    pub length: u32,
+    /// How long a request may wait altogether.
+    pub timeout: Duration,
+}
+
 /// Deadlines of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -688,7 +812,7 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the end of the request to the first byte of the reply.
     pub first_byte: Duration,
-    /// Between two pieces of a request or reply body.
+    /// Between two pieces of a request body, or of a reply, its head included.
     pub idle: Duration,
     /// For one attempt until its reply begins, as long as there may be another; `None` for no bound.
     pub attempt: Option<Duration>,
@@ -708,4 +832,22 @@ impl Config {
     pub fn parse(file: &str, text: &str) -> Result<Self, Problems> {
         validate::config(file, text)
     }
+}
+
+/// Reads the text of a list of backends, YAML or JSON as in `backends`, for a pool of this affinity. It may be empty.
+///
+/// `file` is only used in messages.
+///
+/// # Errors
+/// Every problem found, in file order.
+pub fn parse_backends(file: &str, text: &str, affinity: &Affinity, source: Source) -> Result<Vec<Backend>, Problems> {
+    validate::backends(file, text, affinity, source)
+}
+
+/// Reads one backend, spelled out as in `backends`, for a pool of this affinity.
+///
+/// # Errors
+/// Every problem found.
+pub fn parse_backend(text: &str, affinity: &Affinity, source: Source) -> Result<Backend, Vec<Problem>> {
+    validate::backend(text, affinity, source)
 }

@@ -87,7 +87,30 @@ fn the_consistent_hash_file_says_what_it_seems_to_say() {
         KeySource::ClientAddress { ipv4_prefix: 32, ipv6_prefix: 64 },
     ];
     assert_eq!((hash(0).keys.as_slice(), hash(0).without_key), (keys.as_slice(), WithoutKey::Balance));
-    assert_eq!(hash(1).keys, [KeySource::Path]);
+    assert_eq!((hash(0).home_hash, hash(0).bounded_load), (HomeHash::Rendezvous, None));
+    assert_eq!((hash(1).keys.as_slice(), hash(1).home_hash), ([KeySource::Path].as_slice(), HomeHash::Maglev));
+}
+
+#[test]
+fn a_backend_has_the_bounds_of_its_pool_unless_it_has_its_own() {
+    let config = parse(
+        "listeners: ['127.0.0.1:8080']
+pools:
+  p:
+    max_requests: 10
+    max_connections: 20
+    queue: { length: 0, timeout: 1s }
+    backends: ['127.0.0.1:1', { address: '127.0.0.1:2', max_requests: 3, max_connections: 4 }]
+  q: { backends: ['127.0.0.1:1'] }
+routes: [{ pool: p }, { path_prefix: /q, pool: q }]",
+    );
+    let bounds = |pool: usize, backend: usize| {
+        let backend = &config.pools[pool].backends[backend];
+        (backend.max_requests, backend.max_connections)
+    };
+    assert_eq!([bounds(0, 0), bounds(0, 1), bounds(1, 0)], [(Some(10), Some(20)), (Some(3), Some(4)), (None, None)]);
+    assert_eq!(config.pools[0].queue, Queue { length: 0, timeout: Duration::from_secs(1) });
+    assert_eq!(config.pools[1].queue, Queue { length: 100, timeout: Duration::from_secs(5) });
 }
 
 #[test]
@@ -126,6 +149,8 @@ fn the_reference_states_the_defaults() {
                   - client_address
                   - path
             backends: ['127.0.0.1:9401']
+          pods:
+            backends_from: { dns: { name: app.example.com, port: 8080 } }
         ";
     assert_eq!(parse(REFERENCE), parse(minimal));
 }
@@ -284,6 +309,22 @@ fn short_forms_and_spelled_out_forms_are_both_read() {
     let network = KeySource::ClientAddress { ipv4_prefix: 24, ipv6_prefix: 56 };
     assert_eq!(hash("{ client_address: { ipv4_prefix: 24, ipv6_prefix: 56 } }"), [network]);
     assert_eq!(hash("{ jwt_claim: sub }"), hash("{ jwt_claim: { claim: sub } }"));
+    let homes = |balance: &str, bounded: &str| {
+        let text = format!("{balance}\n    affinity: {{ hash: {{ keys: [path]{bounded} }} }}");
+        let pool = parse(&pool_with(&text)).pools.remove(0);
+        let Affinity::Hash(hash) = pool.affinity else { panic!("{text}") };
+        (pool.balance, hash.home_hash, hash.bounded_load)
+    };
+    for (balance, bounded, expected) in [
+        ("", "", (Balance::TwoChoices, HomeHash::Rendezvous, None)),
+        ("balance: rendezvous", ", bounded_load: off", (Balance::TwoChoices, HomeHash::Rendezvous, None)),
+        ("balance: maglev", ", bounded_load: on", (Balance::TwoChoices, HomeHash::Maglev, Some(1.25))),
+        ("balance: ring", ", bounded_load: false", (Balance::TwoChoices, HomeHash::Ring, None)),
+        ("balance: peak_ewma", ", bounded_load: 2", (Balance::PeakEwma, HomeHash::Rendezvous, Some(2.0))),
+        ("balance: least_requests", ", bounded_load: 1.05", (Balance::LeastRequests, HomeHash::Rendezvous, Some(1.05))),
+    ] {
+        assert_eq!(homes(balance, bounded), expected, "{balance}{bounded}");
+    }
 
     let session = |settings: &str| match affinity(&format!("affinity: {{ app_session: {{ {settings} }} }}")) {
         Affinity::AppSession(session) => session.home_by,
@@ -432,7 +473,24 @@ fn each_mistake_in_a_pool_is_named_with_its_place() {
         ("sessions: nowhere".to_owned(), "sessions: expected local, replicated, backup or external, found \"nowhere\""),
         (
             "balance: maglev".to_owned(),
-            "balance: expected least_pins, least_requests, round_robin, random or two_choices, found \"maglev\"",
+            "balance: expected least_pins, least_requests, peak_ewma, round_robin, random or two_choices, because affinity is not hash, found \"maglev\"",
+        ),
+        (
+            "balance: ring\n    affinity: off".to_owned(),
+            "balance: expected least_pins, least_requests, peak_ewma, round_robin, random or two_choices, because affinity is not hash, found \"ring\"",
+        ),
+        (
+            "balance: ketama".to_owned(),
+            "balance: expected least_pins, least_requests, peak_ewma, round_robin, random, two_choices, rendezvous, maglev or ring, found \"ketama\"",
+        ),
+        (hash("keys: [path], bounded_load: 1"), "affinity.hash.bounded_load: expected on, off, or 1.05 to 10, found 1"),
+        (
+            hash("keys: [path], bounded_load: 10.5"),
+            "affinity.hash.bounded_load: expected on, off, or 1.05 to 10, found 10.5",
+        ),
+        (
+            hash("keys: [path], bounded_load: some"),
+            "affinity.hash.bounded_load: expected on, off, or 1.05 to 10, found \"some\"",
         ),
         ("affinity: on".to_owned(), "affinity: expected off, or a mapping, found \"on\""),
         (
@@ -629,6 +687,12 @@ fn each_mistake_in_a_pool_is_named_with_its_place() {
         ),
         ("timeouts: { attempt: 0s }".to_owned(), "timeouts.attempt: expected a duration above 0s, found \"0s\""),
         ("retry: { budget: 200% }".to_owned(), "retry.budget: expected 0% to 100%, found \"200%\""),
+        ("panic_below: 30".to_owned(), "panic_below: expected 0% to 100%, found 30"),
+        ("panic_below: 101%".to_owned(), "panic_below: expected 0% to 100%, found \"101%\""),
+        (
+            "slow_start: 30".to_owned(),
+            "slow_start: expected a duration with its unit (ms, s, m, h or d) such as 500ms, 2s, 30m, 12h or 1d, found 30",
+        ),
         ("timeouts: { connect: 0s }".to_owned(), "timeouts.connect: expected a duration above 0s, found \"0s\""),
         (
             "timeouts: { first_bite: 1s }".to_owned(),
@@ -669,8 +733,24 @@ fn each_mistake_in_backends_is_named_with_its_place() {
             "5: pools.p.backends[0]: expected a port from 1 to 65535, found \"127.0.0.1:0\"",
         ),
         (
+            "    backends:\n    - { address: '127.0.0.1:1', tier: 16 }",
+            "5: pools.p.backends[0].tier: expected 0 to 15, found 16",
+        ),
+        (
             "    backends:\n    - { address: '127.0.0.1:1', max_pins: 0 }",
             "5: pools.p.backends[0].max_pins: expected 1 to 100000000, found 0",
+        ),
+        (
+            "    backends:\n    - { address: '127.0.0.1:1', max_requests: 0 }",
+            "5: pools.p.backends[0].max_requests: expected 1 to 10000000, found 0",
+        ),
+        (
+            "    max_connections: 10000001\n    backends:\n    - 127.0.0.1:1",
+            "4: pools.p.max_connections: expected 1 to 10000000, found 10000001",
+        ),
+        (
+            "    queue: { length: 100001 }\n    backends:\n    - 127.0.0.1:1",
+            "4: pools.p.queue.length: expected 0 to 100000, found 100001",
         ),
         (
             "    backends:\n    - { name: a, address: '127.0.0.1:1' }\n    - { name: b, address: '127.0.0.1:2', route: a }",
@@ -802,4 +882,128 @@ fn a_bound_of_clients_has_no_place_where_a_key_decides() {
         problems.contains("expected no max_pins, because a key decides where a request goes; a has one"),
         "{problems}"
     );
+}
+
+#[test]
+fn backends_may_come_from_elsewhere_with_a_list_or_without() {
+    let from = |text: &str| {
+        let text = format!("listeners: ['127.0.0.1:80']\npools:\n  p: {{ {text} }}\n");
+        let pool = parse(&text).pools.remove(0);
+        (pool.backends.len(), pool.backends_from)
+    };
+    assert_eq!(from("backends_from: api"), (0, BackendsFrom::default()));
+    assert_eq!(from("backends: ['127.0.0.1:1'], backends_from: api"), (1, BackendsFrom::default()));
+    let (count, both) = from("backends_from: { dns: { name: App.example, port: 80 }, file: b.yaml }");
+    let dns = DnsSource {
+        name: "app.example".into(),
+        record: DnsRecord::Addresses { ipv4: true, ipv6: false, port: 80 },
+        refresh: DnsRefresh::Every(Duration::from_secs(30)),
+        timeout: Duration::from_secs(5),
+        remove_after: 2,
+        servers: Vec::new(),
+    };
+    assert_eq!((count, both), (0, BackendsFrom { dns: Some(dns), file: Some("b.yaml".into()) }));
+    let (_, srv) = from(
+        "backends_from: { dns: { name: _http._tcp.app, record: srv, refresh: ttl, timeout: 1s, remove_after: 1, \
+         servers: [10.0.0.2, '127.0.0.1:5353'] } }",
+    );
+    let srv = srv.dns.unwrap();
+    assert_eq!((srv.record, srv.refresh, srv.remove_after), (DnsRecord::Srv, DnsRefresh::Ttl, 1));
+    assert_eq!(srv.servers, ["10.0.0.2:53".parse().unwrap(), "127.0.0.1:5353".parse().unwrap()]);
+}
+
+#[test]
+fn what_is_wrong_with_a_source_of_backends_is_said() {
+    for (text, expected) in [
+        ("backends_from: dns", "app.yaml:3: pools.p.backends_from: expected api, or a mapping, found \"dns\""),
+        (
+            "backends_from: {}",
+            "pools.p.backends_from: expected dns, file or both; or the word api, found an empty mapping",
+        ),
+        (
+            "backends_from: { dns: { port: 80 } }",
+            "pools.p.backends_from.dns.name: expected the name to look up, found noth",
+        ),
+        (
+            "backends_from: { dns: { name: app } }",
+            "pools.p.backends_from.dns.port: expected the port of the backends, found",
+        ),
+        ("backends_from: { dns: { name: app, port: 0 } }", "dns.port: expected 1 to 65535, found 0"),
+        (
+            "backends_from: { dns: { name: 10.0.0.1, port: 80 } }",
+            "dns.name: expected a name to look up; an IP address goes",
+        ),
+        (
+            "backends_from: { dns: { name: app, port: 80, record: srv } }",
+            "dns.port: expected no port, because SRV records",
+        ),
+        (
+            "backends_from: { dns: { name: app, port: 80, record: mx } }",
+            "dns.record: expected a, aaaa, both or srv, found",
+        ),
+        (
+            "backends_from: { dns: { name: app, port: 80, refresh: 1ms } }",
+            "dns.refresh: expected ttl, or a duration of at",
+        ),
+        (
+            "backends_from: { dns: { name: app, port: 80, servers: [dns] } }",
+            "dns.servers[0]: expected the IP address of a",
+        ),
+        (
+            "backends_from: { dns: { name: app, port: 80, remove_after: 0 } }",
+            "dns.remove_after: expected 1 to 100, found 0",
+        ),
+        ("backends_from: { file: '' }", "pools.p.backends_from.file: expected the path of a file or folder"),
+        ("backends_from: { fil: b.yaml }", "pools.p.backends_from.fil: unknown key \"fil\", did you mean \"file\"?"),
+        (
+            "affinity: { app_session: { cookie: sid, home_by: route_suffix } }, backends_from: { dns: { name: a, port: 1 } }",
+            "backends_from.dns: expected no dns, because the app cannot know its address as its route",
+        ),
+    ] {
+        let problems = problems(&format!("listeners: ['127.0.0.1:80']\npools:\n  p: {{ {text} }}\n"));
+        assert!(problems.iter().any(|problem| problem.contains(expected)), "{text}: {problems:?}");
+    }
+}
+
+#[test]
+fn a_list_of_backends_is_read_like_the_one_in_the_file() {
+    let list = |text: &str| parse_backends("b.yaml", text, &Affinity::Off, Source::WatchedFile);
+    let read = list("- 127.0.0.1:1\n- { name: b, address: 127.0.0.1:2, weight: 0 }\n").unwrap();
+    assert_eq!(read.iter().map(|it| &*it.name).collect::<Vec<_>>(), ["127.0.0.1:1", "b"]);
+    assert!(read.iter().all(|it| it.source == Source::WatchedFile));
+    let json = "[\n\t{\"name\":\"b\",\"address\":\"127.0.0.1:2\",\"weight\":0}\n]\n";
+    assert_eq!(list(json).unwrap(), read[1..]);
+    assert_eq!(list("[]").unwrap(), [], "nobody, in so many words");
+    for (text, expected) in [
+        ("", "b.yaml: expected a list of backends, found an empty file"),
+        ("# nothing yet\n", "b.yaml: expected a list of backends, found an empty file"),
+        ("backends: []", "b.yaml: expected a list, found a mapping"),
+        (
+            "- 127.0.0.1:1\n- 127.0.0.1:1",
+            "b.yaml:2: [1]: expected an address of its own, not that of [0], found \"127.0.0.1:1\"",
+        ),
+        (
+            "- 127.0.0.1:1\n- { address: 127.0.0.1:2, weight: 5000 }",
+            "b.yaml:2: [1].weight: expected 0 to 1000, found 5000",
+        ),
+        ("- app.example:80", "b.yaml:1: [0]: expected an IP address and port"),
+        ("- {", "b.yaml:"),
+    ] {
+        let problems = list(text).unwrap_err().to_string();
+        assert!(problems.starts_with(expected), "{text:?}: {problems}");
+    }
+    let one = |text: &str| parse_backend(text, &Affinity::Off, Source::Api).map_err(|problems| problems[0].to_string());
+    assert_eq!(one("{\"address\":\"127.0.0.1:1\"}").unwrap().source, Source::Api);
+    for (text, expected) in [
+        ("{}", "address: expected the IP address and port of the backend, found nothing"),
+        ("[]", "expected a mapping, found an empty list"),
+        ("null", "expected a mapping, found nothing"),
+        ("\"127.0.0.1:1\"", "expected a mapping, found \"127.0.0.1:1\""),
+        ("{\"address\":\"127.0.0.1:1\",\"weigth\":1}", "weigth: unknown key \"weigth\", did you mean \"weight\"?"),
+        ("{\"address\":\"127.0.0.1:1\",\"address\":\"127.0.0.1:1\"}", "address: expected each key once"),
+        ("{\"address\":\"127.0.0.1:1\",\"source\":\"file\"}", "source: unknown key"),
+    ] {
+        let problem = one(text).unwrap_err();
+        assert!(problem.starts_with(expected), "{text}: {problem}");
+    }
 }

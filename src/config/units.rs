@@ -2,6 +2,8 @@
 //!
 //! Each is read from what YAML gives (text, number or boolean) by [`Scalar`], which also says what to write instead.
 
+mod dns;
+
 mod http;
 
 mod name;
@@ -18,12 +20,13 @@ mod size;
 
 mod time;
 
+pub(super) use dns::{DnsName, DnsRefresh, DnsServer};
 pub(super) use http::{
     ClaimName, CookieName, CookiePath, Header, HostHeader, ParameterName, PathPrefix, RequestTarget, Statuses,
 };
 pub(super) use name::{BackendName, FileMode, FilePath, UserName, is_pool_name};
 pub(super) use net::{Address, BackendAddress, CookieDomain, ListenerAddress, RedisUrl, TrustedProxy};
-pub use number::{Percent, Weight};
+pub use number::{Percent, Tier, Weight};
 pub(super) use number::{Ratio, Whole};
 pub use pace::Pace;
 pub(super) use scalar::{Scalar, scalar};

@@ -5,6 +5,8 @@
 
 mod affinity;
 
+mod discovery;
+
 mod front;
 
 mod health;
@@ -23,6 +25,8 @@ use serde::Deserialize;
 
 use super::read::{Given, Reader, Report};
 use super::tree::{self, Node, Path, Value};
+pub(super) use discovery::{list as backends, one as backend};
+
 use super::units::{FilePath, NonZeroTime, Time, UserName};
 use super::{Config, Problem, Problems, yaml};
 

@@ -5,10 +5,10 @@ use std::fmt;
 
 use schemars::{Schema, json_schema};
 
-use super::units::{Scalar, scalar};
+use super::units::{Ratio, Scalar, scalar};
 use super::{
-    Away, Balance, Briefly, Drained, PinOn, ProxyProtocol, RetryOn, SameSite, Secure, SendProxyProtocol, Sessions,
-    WhenUnavailable, WithoutKey,
+    Away, Balance, Briefly, Drained, HomeHash, PinOn, ProxyProtocol, RetryOn, SameSite, Secure, SendProxyProtocol,
+    Sessions, WhenUnavailable, WithoutKey,
 };
 
 /// Gives each variant its word. A `true` or `false` in brackets after it is read as that variant too.
@@ -84,10 +84,81 @@ words!(pub SendProxyProtocol { Off = "off" (false), V2 = "v2" });
 words!(pub Balance {
     LeastPins = "least_pins",
     LeastRequests = "least_requests",
+    PeakEwma = "peak_ewma",
     RoundRobin = "round_robin",
     Random = "random",
     TwoChoices = "two_choices",
 });
+
+words!(pub HomeHash { Rendezvous = "rendezvous", Maglev = "maglev", Ring = "ring" });
+
+/// What `balance` says: how a client without a pin is placed, or how a key finds its home.
+#[derive(Clone, Copy)]
+pub(super) enum BalanceWord {
+    Pick(Balance),
+    Hash(HomeHash),
+}
+
+impl Scalar for BalanceWord {
+    fn expected() -> Cow<'static, str> {
+        let pick = Balance::expected().replace(" or ", ", ");
+        format!("{pick}, {}", HomeHash::expected()).into()
+    }
+
+    fn schema() -> Schema {
+        let words_of =
+            |schema: Schema| schema.get("enum").and_then(|words| words.as_array()).cloned().unwrap_or_default();
+        let words = [words_of(Balance::schema()), words_of(HomeHash::schema())].concat();
+        json_schema!({ "enum": words })
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        let pick = Balance::from_text(text).map(Self::Pick);
+        pick.or_else(|_| HomeHash::from_text(text).map(Self::Hash)).map_err(|_| Self::expected())
+    }
+}
+
+scalar!(BalanceWord);
+
+/// The bound on the load that hashing may bring: `on`, `off`, or how much more than the average.
+#[derive(Clone, Copy)]
+pub(super) enum BoundedLoad {
+    Off,
+    On,
+    Ratio(Ratio),
+}
+
+impl Scalar for BoundedLoad {
+    fn expected() -> Cow<'static, str> {
+        format!("on, off, or {}", Ratio::expected()).into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "anyOf": [{ "enum": ["on", "off", true, false] }, Ratio::schema()] })
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        match text {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err(Self::expected()),
+        }
+    }
+
+    fn from_bool(value: bool) -> Option<Self> {
+        Some(if value { Self::On } else { Self::Off })
+    }
+
+    fn from_number(number: u64) -> Option<Self> {
+        Ratio::from_number(number).map(Self::Ratio)
+    }
+
+    fn from_float(number: f64) -> Option<Self> {
+        Ratio::from_float(number).map(Self::Ratio)
+    }
+}
+
+scalar!(BoundedLoad);
 
 words!(pub WhenUnavailable { Rehome = "rehome", Detour = "detour", Refuse = "refuse" });
 
@@ -185,6 +256,25 @@ pub(super) enum ProbeMethod {
 }
 
 words!(pub(super) ProbeMethod { Get = "GET", Head = "HEAD", Options = "OPTIONS" });
+
+/// Backends that only the admin API adds.
+#[derive(Clone, Copy)]
+pub(super) enum ApiWord {
+    Api,
+}
+
+words!(pub(super) ApiWord { Api = "api" });
+
+/// What a name is looked up for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecordWord {
+    A,
+    Aaaa,
+    Both,
+    Srv,
+}
+
+words!(pub(super) RecordWord { A = "a", Aaaa = "aaaa", Both = "both", Srv = "srv" });
 
 #[cfg(test)]
 mod tests {

@@ -7,14 +7,18 @@ use serde::Deserialize;
 
 use super::read::{Entries, Full, Given, Short};
 use super::units::{
-    Address, BackendAddress, BackendName, ClaimName, CookieDomain, CookieName, CookiePath, FileMode, FilePath, Header,
-    HedgeAfter, HostHeader, ListenerAddress, NonZeroTime, Pace, ParameterName, PathPrefix, Percent, Ratio, RedisUrl,
-    RequestTarget, Size, Statuses, Time, TrustedProxy, UserName, Weight, Whole,
+    Address, BackendAddress, BackendName, ClaimName, CookieDomain, CookieName, CookiePath, DnsName, DnsRefresh,
+    DnsServer, FileMode, FilePath, Header, HedgeAfter, HostHeader, ListenerAddress, NonZeroTime, Pace, ParameterName,
+    PathPrefix, Percent, Ratio, RedisUrl, RequestTarget, Size, Statuses, Tier, Time, TrustedProxy, UserName, Weight,
+    Whole,
 };
-use super::words::{HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, ProbeMethod, Separator};
+use super::words::{
+    ApiWord, BalanceWord, BoundedLoad, HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, ProbeMethod, RecordWord,
+    Separator,
+};
 use super::{
-    Away, Balance, Briefly, Drained, HostPattern, PinOn, ProxyProtocol, RetryOn, SameSite, Secure, SendProxyProtocol,
-    Sessions, WhenUnavailable, WithoutKey,
+    Away, Briefly, Drained, HostPattern, PinOn, ProxyProtocol, RetryOn, SameSite, Secure, SendProxyProtocol, Sessions,
+    WhenUnavailable, WithoutKey,
 };
 
 /// A configuration file of Stickpin.
@@ -139,8 +143,10 @@ pub(super) struct Pool {
     pub(super) sessions: Given<Sessions>,
     /// Name of the app's own session cookie. Default: the names that common frameworks use.
     pub(super) session_cookie: Given<CookieName>,
-    /// How a client without a pin is placed. Default: least_pins, without affinity two_choices.
-    pub(super) balance: Given<Balance>,
+    /// How a client without a pin is placed, or how a key finds its home (maglev, rendezvous, ring; only with
+    /// `affinity: hash`, where another word is for requests without a key). Default: least_pins, with hash rendezvous,
+    /// without affinity two_choices.
+    pub(super) balance: Given<BalanceWord>,
     /// How a client keeps coming back to one backend. Default: by cookie.
     pub(super) affinity: Given<Short<Off, Affinity>>,
     /// What happens to a pin whose home cannot serve it.
@@ -158,9 +164,60 @@ pub(super) struct Pool {
     /// Whether connections to backends begin with the header of the PROXY protocol, which tells the client's address. Each
     /// client connection then has backend connections of its own. Default: off.
     pub(super) send_proxy_protocol: Given<SendProxyProtocol>,
-    /// The backends, as address or spelled out; at least one.
+    /// The share of new clients and orphans of a backend that comes, or comes back, rises from a tenth to all of it over
+    /// this time. Default: 0s, not at all.
+    pub(super) slow_start: Given<Time>,
+    /// When fewer than this share of the enabled backends are available, health is ignored for spreading new clients. 0%:
+    /// never. Default: 30%.
+    pub(super) panic_below: Given<Percent>,
+    /// Most requests in flight at each backend, tunnels included, 1 to 10000000; a backend's own setting counts instead.
+    /// Default: no bound.
+    pub(super) max_requests: Given<Whole<1, 10_000_000>>,
+    /// Most open connections to each backend from all workers, idle ones included, 1 to 10000000; a backend's own setting
+    /// counts instead. Default: no bound.
+    pub(super) max_connections: Given<Whole<1, 10_000_000>>,
+    /// Where requests wait that find a backend full.
+    pub(super) queue: Given<Queue>,
+    /// The backends, as address or spelled out; at least one, unless there is `backends_from`.
     pub(super) backends: Given<Vec<Given<Short<BackendAddress, Backend>>>>,
+    /// Where more backends come from; `api` when only the admin API adds some. Default: nowhere.
+    pub(super) backends_from: Given<Short<ApiWord, BackendsFrom>>,
 }
+
+/// Where more backends come from; at least one of the keys.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct BackendsFrom {
+    /// A name that is looked up again and again.
+    pub(super) dns: Given<Dns>,
+    /// A file with a YAML or JSON list as in `backends`, looked at each second. Relative to the folder of the
+    /// configuration file.
+    pub(super) file: Given<FilePath>,
+}
+
+/// A name that is looked up again and again.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Dns {
+    /// The name, such as app.example.com, or _http._tcp.app.example.com for `record: srv`. Needed.
+    pub(super) name: Given<DnsName>,
+    /// The port of every address that is found, 1 to 65535. Needed, but for `record: srv`, which brings ports along.
+    pub(super) port: Given<Whole<1, 65535>>,
+    /// What is asked for: addresses of IPv4 (`a`), of IPv6 (`aaaa`), of `both`, or `srv`: targets with ports, weights and
+    /// priorities. Default: a.
+    pub(super) record: Given<RecordWord>,
+    /// Time between two lookups, 100ms at least; `ttl` goes by the answer, within 1s and 5m. Default: 30s.
+    pub(super) refresh: Given<DnsRefresh>,
+    /// A lookup without a whole answer by then has failed. Default: 5s.
+    pub(super) timeout: Given<NonZeroTime>,
+    /// A backend that so many good answers in a row lack is removed, 1 to 100; an unhealthy one goes with the first.
+    /// Default: 2.
+    pub(super) remove_after: Given<Whole<1, 100>>,
+    /// Servers to ask, as IP address with a port or without (53). Default: those of the system's resolv.conf.
+    pub(super) servers: Given<Vec<Given<DnsServer>>>,
+}
+
+impl Full for BackendsFrom {}
 
 /// How a client keeps coming back to one backend; one of the keys.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -206,6 +263,9 @@ pub(super) struct Hash {
     /// What happens to a request that carries none of them: it is balanced, the client's address is its key, or it is
     /// answered with 400. Default: balance.
     pub(super) without_key: Given<WithoutKey>,
+    /// A backend with more than this many times the average of active pins per weight gets no new key, 1.05 to 10; `on`
+    /// for 1.25. Keys in use are then remembered in the pin store and stay where they are. Default: off.
+    pub(super) bounded_load: Given<BoundedLoad>,
 }
 
 /// Where an affinity key comes from; one of the keys.
@@ -434,7 +494,7 @@ pub(super) struct Timeouts {
     pub(super) connect: Given<NonZeroTime>,
     /// From the end of the request to the first byte of the reply. Default: 30s.
     pub(super) first_byte: Given<NonZeroTime>,
-    /// Between two pieces of a request or reply body. Default: 60s.
+    /// Between two pieces of a request body, or of a reply, its head included. Default: 60s.
     pub(super) idle: Given<NonZeroTime>,
     /// For one attempt, from its connect to the first byte of the reply, as long as there may be another. Default: none.
     pub(super) attempt: Given<NonZeroTime>,
@@ -442,6 +502,17 @@ pub(super) struct Timeouts {
     pub(super) request: Given<NonZeroTime>,
     /// A tunnel without a byte in either direction for this long is closed. Default: 10m.
     pub(super) tunnel_idle: Given<NonZeroTime>,
+}
+
+/// Where requests wait that find a backend full: one queue for each backend, and one for requests that any backend may
+/// serve.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Queue {
+    /// Most requests in each, 0 to 100000; beyond it 503. 0: nobody waits. Default: 100.
+    pub(super) length: Given<Whole<0, 100_000>>,
+    /// How long a request may wait altogether. Default: 5s.
+    pub(super) timeout: Given<NonZeroTime>,
 }
 
 /// One backend.
@@ -458,6 +529,12 @@ pub(super) struct Backend {
     pub(super) route: Given<BackendName>,
     /// Active pins beyond which it gets no new client, 1 to 100000000. Default: no bound.
     pub(super) max_pins: Given<Whole<1, 100_000_000>>,
+    /// Used for new clients and orphans when the tiers before have no available backend, 0 to 15. Default: 0.
+    pub(super) tier: Given<Tier>,
+    /// Most requests in flight, tunnels included, 1 to 10000000. Default: as the pool says.
+    pub(super) max_requests: Given<Whole<1, 10_000_000>>,
+    /// Most open connections from all workers, idle ones included, 1 to 10000000. Default: as the pool says.
+    pub(super) max_connections: Given<Whole<1, 10_000_000>>,
 }
 
 impl Full for AccessLog {}

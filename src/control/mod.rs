@@ -1,9 +1,11 @@
-//! Whatever is not a request: health, reload, orders, the admin endpoint. One thread of its own; workers never wait for
+//! Whatever is not a request: health, reload, discovery, orders, the admin endpoint. One thread of its own; workers never wait for
 //! it, it waits for nobody's request.
 
 pub mod health;
 
 pub mod state_dir;
+
+pub mod discovery;
 
 pub mod reload;
 
@@ -11,7 +13,10 @@ pub mod admin;
 
 mod pins;
 
-use std::collections::HashSet;
+mod fullness;
+
+mod spread;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,11 +30,13 @@ use tokio::time::Instant;
 use crate::clock::unix_seconds;
 use crate::drain;
 use crate::proxy::snapshot::Published;
-use crate::telemetry::events::Event;
+use crate::telemetry::events::{Event, Events};
 use crate::telemetry::with_causes;
 use admin::{OrderNotice, ReloadRequest, Shared};
+use discovery::{ChangeOrder, Kept, Refusal, Standings};
+use fullness::Fullness;
 use reload::Reloader;
-use state_dir::{Moment, ORDERS_FILE, Orders};
+use state_dir::{BACKENDS_FILE, Moment, ORDERS_FILE, Orders};
 
 /// How often active pins are counted, at the most.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
@@ -55,6 +62,8 @@ pub struct Setup {
     pub reloads: mpsc::Receiver<ReloadRequest>,
     /// Orders to be kept.
     pub ordered: mpsc::Receiver<OrderNotice>,
+    /// Orders to add or remove backends.
+    pub changes: mpsc::Receiver<ChangeOrder>,
     /// The admin endpoint, bound, and its token.
     pub admin: Option<(std::net::TcpListener, Option<String>)>,
     /// What the admin endpoint shows.
@@ -79,12 +88,26 @@ pub fn run(setup: Setup) -> io::Result<()> {
 }
 
 async fn serve(setup: Setup) -> io::Result<()> {
-    let Setup { mut reloader, mut reloads, mut ordered, admin, shared, settled, state_dir, workers_drain, mut drain } =
-        setup;
+    let Setup {
+        mut reloader,
+        mut reloads,
+        mut ordered,
+        mut changes,
+        admin,
+        shared,
+        settled,
+        state_dir,
+        workers_drain,
+        mut drain,
+    } = setup;
     let published = Arc::clone(&shared.published);
     tokio::task::spawn_local(health::run(Arc::clone(&published), drain.clone()));
-    tokio::task::spawn_local(settle(Arc::clone(&published), settled));
-    tokio::task::spawn_local(count_pins(Arc::clone(&published)));
+    let (find, mut finds) = mpsc::channel(discovery::QUEUE);
+    let base = reloader.base.clone();
+    tokio::task::spawn_local(discovery::run(Arc::clone(&published), base, find, drain.clone()));
+    tokio::task::spawn_local(settle(Arc::clone(&published), shared.standings.clone(), settled));
+    tokio::task::spawn_local(spread::follow(Arc::clone(&published), Arc::clone(&reloader.lasting.registry)));
+    tokio::task::spawn_local(count_pins(Arc::clone(&published), shared.events.clone()));
     if let Some((listener, token)) = admin {
         let listener = TcpListener::from_std(listener)?;
         let shared = Arc::clone(&shared);
@@ -100,6 +123,20 @@ async fn serve(setup: Setup) -> io::Result<()> {
                 let result = reloader.reload();
                 note(&shared, &result);
                 // Whoever asked may be gone; the reload took place all the same.
+                let _ = answer.send(result);
+            }
+            Some(found) = finds.recv() => {
+                if reloader.take(found, SystemTime::now()) {
+                    // Told there; a list that was found is found again.
+                    let _ = keep(state_dir.as_deref(), &reloader).await;
+                }
+            }
+            Some(ChangeOrder { pool, change, answer }) = changes.recv() => {
+                let mut result = reloader.change(&pool, change);
+                if result.is_ok() {
+                    result = keep(state_dir.as_deref(), &reloader).await.map_err(Refusal::NotKept);
+                }
+                // Whoever ordered it may be gone; it is in force all the same.
                 let _ = answer.send(result);
             }
             Some(notice) = ordered.recv() => {
@@ -136,11 +173,11 @@ fn note(shared: &Shared, result: &Result<u64, reload::ReloadError>) {
     }
 }
 
-async fn settle(published: Arc<Published>, settled: watch::Sender<bool>) {
+async fn settle(published: Arc<Published>, standings: Standings, settled: watch::Sender<bool>) {
     let deadline = Instant::now() + SETTLE_TIMEOUT;
-    while !health::settled(&published) {
+    while !(standings.are_in() && health::settled(&published)) {
         if Instant::now() >= deadline {
-            tracing::warn!("not every backend could be measured yet; ready all the same");
+            tracing::warn!("not every backend could be found or measured yet; ready all the same");
             break;
         }
         tokio::time::sleep(SETTLING).await;
@@ -150,16 +187,41 @@ async fn settle(published: Arc<Published>, settled: watch::Sender<bool>) {
     settled.closed().await;
 }
 
-async fn count_pins(published: Arc<Published>) {
-    let mut full = HashSet::new();
+async fn count_pins(published: Arc<Published>, events: Events) {
+    let mut fullness = Fullness::default();
     loop {
         let snapshot = published.load();
-        pins::count(&snapshot, Instant::now(), unix_seconds(SystemTime::now()), &mut full);
+        pins::count(&snapshot, Instant::now(), unix_seconds(SystemTime::now()));
+        fullness.look(&snapshot, &events, Instant::now());
         let backends = snapshot.pools.iter().map(|pool| pool.members.len()).sum::<usize>();
         let pause = COUNT_PER_BACKEND * u32::try_from(backends).unwrap_or(u32::MAX);
         drop(snapshot);
         tokio::time::sleep(pause.max(COUNT_EVERY)).await;
     }
+}
+
+/// Keeps the backends that were found and added for a restart, and the orders, of which those of a backend that went go too.
+async fn keep(state_dir: Option<&Path>, reloader: &Reloader) -> Result<(), String> {
+    let Some(state_dir) = state_dir else { return Ok(()) };
+    let (file, kept) = (state_dir.join(BACKENDS_FILE), reloader.lists.kept());
+    let saved = tokio::task::spawn_blocking(move || state_dir::save(&file, &kept)).await;
+    let saved = match saved {
+        Ok(saved) => saved.map_err(|error| with_causes(&error)),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = &saved {
+        tracing::error!(error, "the backends are in force, but could not be kept for a restart");
+    }
+    saved.and(save_orders(state_dir, &reloader.published).await)
+}
+
+/// What an earlier process found and was told, where there is a state directory.
+pub fn kept_backends(state_dir: Option<&Path>) -> Kept {
+    let kept = state_dir.map(|state_dir| state_dir::load(&state_dir.join(BACKENDS_FILE)));
+    kept.unwrap_or_else(|| Ok(Kept::default())).unwrap_or_else(|error| {
+        tracing::error!(%error, "the backends that were found and added could not be read; going on without");
+        Kept::default()
+    })
 }
 
 async fn save_orders(state_dir: &Path, published: &Published) -> Result<(), String> {
@@ -180,15 +242,19 @@ async fn save_orders(state_dir: &Path, published: &Published) -> Result<(), Stri
     }
 }
 
-/// Puts the orders that were kept in force again. Call it before the first request.
-pub fn restore_orders(state_dir: &Path, published: &Published) {
-    match state_dir::load(&state_dir.join(ORDERS_FILE)) {
+/// Puts the orders that were kept in force again. Call it before the first request. Says whether weights are among them.
+pub fn restore_orders(state_dir: &Path, published: &Published) -> bool {
+    match state_dir::load::<Orders>(&state_dir.join(ORDERS_FILE)) {
         Ok(orders) => {
             let snapshot = published.load();
             let members = snapshot.pools.iter().flat_map(|pool| &pool.members);
-            orders.apply(members.map(|member| &*member.backend), moment());
+            orders.apply(members.clone().map(|member| &*member.backend), moment());
+            members.into_iter().any(|member| member.backend.weight_order().is_some())
         }
-        Err(error) => tracing::error!(%error, "the operator's orders could not be read; going on without"),
+        Err(error) => {
+            tracing::error!(%error, "the operator's orders could not be read; going on without");
+            false
+        }
     }
 }
 

@@ -1,27 +1,23 @@
 //! How many pins are active at each backend, and what follows from it: merges what the workers have noted, and says who
 //! gives clients away where a pool is to be evened out.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
-use crate::config::HomeBy;
+use crate::pool::Health;
 use crate::pool::rebalance::{Load, Role, roles};
-use crate::pool::{Health, Member};
 use crate::proxy::snapshot::{Affinity, Pool, Snapshot};
 
 /// Counts the active pins of every backend of pools with affinity, and follows drains. Some ten microseconds a backend and worker; where
 /// pins are learned, some ten nanoseconds a pin.
-pub(super) fn count(snapshot: &Snapshot, now: Instant, wall_seconds: u32, full: &mut HashSet<Arc<str>>) {
-    full.retain(|name| snapshot.pools.iter().any(|pool| pool.settings.name == *name));
+pub(super) fn count(snapshot: &Snapshot, now: Instant, wall_seconds: u32) {
     for pool in &snapshot.pools {
         match &pool.affinity {
             Affinity::Off => {}
             // The store knows each of them.
-            Affinity::AppSession(session) if session.home_by == HomeBy::Learn => {
+            _ if pool.counts_in_store() => {
                 let is_active = |refreshed: u32| wall_seconds.saturating_sub(refreshed) <= pool.limits.idle_timeout;
-                let counts = session.store.count_by_home(|record| is_active(record.refreshed));
+                let counts = pool.pin_store().map(|store| store.count_by_home(|record| is_active(record.refreshed)));
+                let counts = counts.unwrap_or_default();
                 for member in &pool.members {
                     member.backend.set_active_pins(counts.get(&member.backend.stable_hash()).copied().unwrap_or(0));
                 }
@@ -35,31 +31,25 @@ pub(super) fn count(snapshot: &Snapshot, now: Instant, wall_seconds: u32, full: 
         // Without pins, requests under way are all there is to wait for.
         pool.members.iter().for_each(|member| member.backend.note_drain_progress(pool.active_for(), now));
         assign_roles(pool, wall_seconds);
-        tell_if_full(pool, full);
-    }
-}
-
-/// Says when new clients begin to be turned away because every backend has as many as it may, and when that is over.
-fn tell_if_full(pool: &Pool, full: &mut HashSet<Arc<str>>) {
-    let in_service = || pool.members.iter().filter(|member| member.backend.standing().is_available_for_new());
-    let is_full = in_service().next().is_some() && in_service().all(Member::is_full);
-    let name = &*pool.settings.name;
-    if is_full && full.insert(Arc::clone(&pool.settings.name)) {
-        tracing::warn!(pool = name, "every backend has as many clients as it may (max_pins): new ones get 503");
-    } else if !is_full && full.remove(name) {
-        tracing::info!(pool = name, "there is room for new clients again");
     }
 }
 
 /// Says who gives clients away, and who takes them; logged when it begins and when it ends.
 fn assign_roles(pool: &Pool, wall_seconds: u32) {
+    let tier_in_use = pool.state.spread().tier;
     let loads: Vec<Load> = pool
         .members
         .iter()
         .map(|member| {
             let (backend, standing) = (&member.backend, member.backend.standing());
             let is_in_service = standing.is_available_for_new() && standing.health != Health::Starting;
-            Load { active_pins: backend.active_pins(), weight: backend.weight(), is_in_service, role: backend.role() }
+            Load {
+                active_pins: backend.active_pins(),
+                weight: backend.weight(),
+                is_in_service,
+                is_of_later_tier: member.tier > tier_in_use,
+                role: backend.role(),
+            }
         })
         .collect();
     let roles = match &pool.settings.rebalance {

@@ -1,16 +1,20 @@
 //! A changed file becomes the next snapshot; on any error the old one stays, and it is said why.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustix::fs::{Access, access};
 use tokio::time::Instant;
 
+use super::discovery::{Change, Found, Lists, Refusal};
 use super::state_dir;
 use crate::config::{self, AccessLogTarget, Config, Problems};
+use crate::pool::Health;
 use crate::proxy::affinity::KeyRing;
 use crate::proxy::snapshot::{Lasting, Published, Snapshot};
 use crate::telemetry::access_log::AccessLog;
@@ -137,6 +141,18 @@ pub fn unusable_files(config: &Config, base: &Path) -> Vec<String> {
     {
         problems.push(format!("pin_store.redis.password_file: {}: {error}", file.display()));
     }
+    for pool in &config.pools {
+        let Some(named) = &pool.backends_from.file else { continue };
+        let (key, file) = (format!("pools.{}.backends_from.file", pool.name), base.join(named));
+        let read = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()));
+        let parse = |text: String| {
+            config::parse_backends(&file.display().to_string(), &text, &pool.affinity, config::Source::WatchedFile)
+                .map_err(|problems| problems.to_string())
+        };
+        if let Err(error) = read.and_then(parse) {
+            problems.push(format!("{key}: {error}"));
+        }
+    }
     if let Some(state_dir) = &config.state_dir {
         let folder = base.join(state_dir);
         if folder.exists() && !folder.is_dir() {
@@ -192,6 +208,8 @@ pub struct Reloader {
     pub published: Arc<Published>,
     /// Opened again at each reload, so that its file can be rotated.
     pub access_log: Arc<AccessLog>,
+    /// Backends that do not stand in the file.
+    pub lists: Lists,
 }
 
 impl Reloader {
@@ -214,15 +232,58 @@ impl Reloader {
             .configure(&pin_store(&config, &self.base))
             .map_err(ReloadError::failed(|| "starting another pin store".to_owned()))?;
         self.tell_what_needs_a_restart(&config);
+        self.lists.follow(&config);
         self.config = config;
         self.keys = keys;
         Ok(self.publish())
     }
 
     /// Publishes the configuration in force once more, for weights that tables were built from.
-    pub fn publish(&self) -> u64 {
+    pub fn publish(&mut self) -> u64 {
+        self.lists.tell_left_out(&self.config);
+        self.publish_merged(&self.lists.merged(&self.config))
+    }
+
+    /// Takes what a source of backends was found to say. Says whether there is something new to keep; nothing is published
+    /// unless a pool's backends changed.
+    pub fn take(&mut self, found: Found, now: SystemTime) -> bool {
+        let unhealthy: HashSet<Arc<str>> = {
+            let snapshot = self.published.load();
+            let pools = snapshot.pools.iter().filter(|pool| pool.settings.name == found.pool);
+            let members = pools.flat_map(|pool| &pool.members).map(|member| &member.backend);
+            let unhealthy = members.filter(|backend| backend.standing().health == Health::Unhealthy);
+            unhealthy.map(|backend| Arc::clone(&backend.id().name)).collect()
+        };
+        let has_changed = self.lists.take(found, |name| unhealthy.contains(name), now);
+        if has_changed {
+            self.publish_if_changed();
+        }
+        has_changed
+    }
+
+    /// Adds or removes a backend by order of the admin API.
+    ///
+    /// # Errors
+    /// Why it was not done; nothing was changed then.
+    pub fn change(&mut self, pool: &str, change: Change) -> Result<(), Refusal> {
+        self.lists.change(&self.config, pool, change)?;
+        self.publish_if_changed();
+        Ok(())
+    }
+
+    fn publish_if_changed(&mut self) {
+        self.lists.tell_left_out(&self.config);
+        let merged = self.lists.merged(&self.config);
+        let in_force = self.published.load();
+        let in_force = in_force.pools.iter().map(|pool| &pool.settings.backends);
+        if !in_force.eq(merged.pools.iter().map(|pool| &pool.backends)) {
+            self.publish_merged(&merged);
+        }
+    }
+
+    fn publish_merged(&self, merged: &Config) -> u64 {
         let generation = self.published.generation() + 1;
-        let snapshot = Snapshot::new(&self.config, &self.keys, &self.lasting, generation, Instant::now());
+        let snapshot = Snapshot::new(merged, &self.keys, &self.lasting, generation, Instant::now());
         self.published.publish(snapshot);
         generation
     }

@@ -1,4 +1,5 @@
-//! What is kept in `state_dir` over restarts: a generated cookie key, and the operator's orders.
+//! What is kept in `state_dir` over restarts: a generated cookie key, the operator's orders, and backends that were found or
+//! added.
 //!
 //! Files only. Every call blocks on the disk for a moment, so a busy runtime hands it to a blocking thread.
 
@@ -11,13 +12,19 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::{error, fmt};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 pub use orders::{Moment, Orders};
 
 /// Name of the file for [`cookie_keys`].
 pub const COOKIE_KEYS_FILE: &str = "cookie.keys";
 
-/// Name of the file for [`load`] and [`save`].
+/// Name of the file for the [`Orders`].
 pub const ORDERS_FILE: &str = "orders.json";
+
+/// Name of the file for backends that were found or added.
+pub const BACKENDS_FILE: &str = "backends.json";
 
 /// Reads the file of cookie keys; when there is none, makes one with a new random key, which only its owner may read.
 ///
@@ -55,20 +62,20 @@ fn make_keys(path: &Path) -> io::Result<String> {
     Ok(keys)
 }
 
-/// Replaces the file of orders whole: whoever reads it meanwhile, or after a crash, finds the old ones or the new ones.
+/// Replaces a file whole: whoever reads it meanwhile, or after a crash, finds the old content or the new one.
 ///
 /// # Errors
-/// When it cannot be written; the old ones are still there then.
-pub fn save(path: &Path, orders: &Orders) -> Result<(), Error> {
-    write_orders(path, orders).map_err(Error::io("writing", path))
+/// When it cannot be written; the old content is still there then.
+pub fn save(path: &Path, content: &impl Serialize) -> Result<(), Error> {
+    write_json(path, content).map_err(Error::io("writing", path))
 }
 
-fn write_orders(path: &Path, orders: &Orders) -> io::Result<()> {
-    let mut text = serde_json::to_vec_pretty(orders)?;
+fn write_json(path: &Path, content: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(content)?;
     text.push(b'\n');
     create_folder(path)?;
     let draft = with_suffix(path, ".new");
-    // Left behind by a crash; orders are saved by one task only.
+    // Left behind by a crash; each file is saved by one task only.
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
@@ -78,14 +85,14 @@ fn write_orders(path: &Path, orders: &Orders) -> io::Result<()> {
     sync_folder(path)
 }
 
-/// Reads the file of orders; none when there is no file.
+/// Reads a file that was saved; the default when there is none.
 ///
 /// # Errors
-/// Each is to be told and survived: without its orders Stickpin still serves. A file that makes no sense has been
+/// Each is to be told and survived: without what was kept Stickpin still serves. A file that makes no sense has been
 /// renamed, so that the next [`save`] does not destroy what somebody may want to repair.
-pub fn load(path: &Path) -> Result<Orders, Error> {
+pub fn load<T: DeserializeOwned + Default>(path: &Path) -> Result<T, Error> {
     let text = match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Orders::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
         read => read.map_err(Error::io("reading", path))?,
     };
     serde_json::from_slice(&text).map_err(|source| {
@@ -129,9 +136,9 @@ impl fmt::Display for Error {
         match self {
             Self::Io { doing, path, .. } => write!(f, "{doing} {}", path.display()),
             Self::Corrupt { path, kept_as: Some(aside), .. } => {
-                write!(f, "{} holds no valid orders; set aside as {}", path.display(), aside.display())
+                write!(f, "{} makes no sense; set aside as {}", path.display(), aside.display())
             }
-            Self::Corrupt { path, kept_as: None, .. } => write!(f, "{} holds no valid orders", path.display()),
+            Self::Corrupt { path, kept_as: None, .. } => write!(f, "{} makes no sense", path.display()),
         }
     }
 }
@@ -232,7 +239,7 @@ mod tests {
             cookie_keys(&in_a_file).unwrap_err(),
             cookie_keys(dir.path()).unwrap_err(),
             save(&in_a_file, &Orders::default()).unwrap_err(),
-            load(dir.path()).unwrap_err(),
+            load::<Orders>(dir.path()).unwrap_err(),
         ] {
             assert!(error.to_string().contains(dir.path().to_str().unwrap()), "{error}");
             assert!(error.source().is_some_and(|source| source.is::<io::Error>()), "{error}");
@@ -243,10 +250,10 @@ mod tests {
     fn saved_orders_are_loaded_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("not-there").join(ORDERS_FILE);
-        assert_eq!(load(&path).unwrap(), Orders::default());
+        assert_eq!(load::<Orders>(&path).unwrap(), Orders::default());
         for orders in [some_orders(), Orders::default(), some_orders()] {
             save(&path, &orders).unwrap();
-            assert_eq!(load(&path).unwrap(), orders);
+            assert_eq!(load::<Orders>(&path).unwrap(), orders);
         }
         assert_eq!(names(path.parent().unwrap()), [ORDERS_FILE]);
     }
@@ -257,7 +264,7 @@ mod tests {
         let path = dir.path().join(ORDERS_FILE);
         fs::write(dir.path().join("orders.json.new"), "{ half").unwrap();
         save(&path, &some_orders()).unwrap();
-        assert_eq!(load(&path).unwrap(), some_orders());
+        assert_eq!(load::<Orders>(&path).unwrap(), some_orders());
     }
 
     #[test]
@@ -274,12 +281,12 @@ mod tests {
         ];
         for content in rows {
             fs::write(&path, content).unwrap();
-            let error = load(&path).unwrap_err();
+            let error = load::<Orders>(&path).unwrap_err();
             assert!(matches!(error, Error::Corrupt { kept_as: Some(_), .. }), "{error:?}");
             assert!(error.to_string().ends_with("orders.json.bad"), "{error}");
             assert_eq!(fs::read(dir.path().join("orders.json.bad")).unwrap(), content);
             // Once only: the next start finds none.
-            assert_eq!(load(&path).unwrap(), Orders::default());
+            assert_eq!(load::<Orders>(&path).unwrap(), Orders::default());
         }
     }
 }

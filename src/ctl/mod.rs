@@ -78,6 +78,18 @@ enum Command {
         #[arg(value_name = "WEIGHT|file", value_parser = weight)]
         weight: Weight,
     },
+    /// Add a backend to a pool.
+    Add {
+        /// The pool's name.
+        pool: String,
+        /// IP address and port.
+        address: String,
+        /// What else the file could say of it, as in `name=app4 weight=50`.
+        #[arg(value_name = "KEY=VALUE", value_parser = setting)]
+        settings: Vec<(String, Value)>,
+    },
+    /// Remove a backend that was added.
+    Remove(Target),
     /// Read the configuration file again.
     Reload,
     /// Tell what a pin says, and where a request with it would go.
@@ -131,6 +143,13 @@ fn weight(text: &str) -> Result<Weight, String> {
     let ordered = || text.parse().ok().filter(|weight| config::Weight::new(*weight).is_some()).map(Weight::Ordered);
     let expected = || format!("expected 0 to {} or `file`", config::Weight::MAX);
     if text == "file" { Ok(Weight::File) } else { ordered().ok_or_else(expected) }
+}
+
+/// A number is one, and anything else is text.
+fn setting(text: &str) -> Result<(String, Value), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| "expected KEY=VALUE".to_owned())?;
+    let value = value.parse::<u64>().map_or_else(|_| value.into(), Value::from);
+    Ok((key.to_owned(), value))
 }
 
 fn pool_path(pool: &str) -> String {
@@ -237,6 +256,18 @@ async fn obey<W: Write>(arguments: &Arguments, out: &mut Output<'_, W>) -> Resul
             let path = format!("{}/weight", target.path());
             let view = client.send(Method::PUT, &path, Some(&json!({ "weight": weight }))).await?;
             out.show(&view, |view| text::order(&target.pool, view))
+        }
+        Command::Add { pool, address, settings } => {
+            let mut body = json!({ "address": address });
+            for (key, value) in settings {
+                body[key] = value.clone();
+            }
+            let view = client.send(Method::POST, &format!("{}/backends", pool_path(pool)), Some(&body)).await?;
+            out.show(&view, |view| format!("added {}", text::order(pool, view)))
+        }
+        Command::Remove(target) => {
+            let view = client.send(Method::DELETE, &target.path(), None).await?;
+            out.show(&view, |view| text::removed(&target.pool, view))
         }
         Command::Reload => out.show(&client.send(Method::POST, "/api/v1/reload", None).await?, text::reload),
         Command::Explain { pool, pinned_by } => {

@@ -11,8 +11,9 @@ pub(super) fn pools(view: &Value) -> String {
 
 /// One pool, and a table of its backends.
 pub(super) fn pool(view: &Value) -> String {
+    let panicking = if view["panicking"] == true { ", panicking" } else { "" };
     let title = format!(
-        "{}: sessions {}, balance {}, affinity {}\n",
+        "{}: sessions {}, balance {}, affinity {}{panicking}\n",
         word(&view["name"]),
         word(&view["sessions"]),
         word(&view["balance"]),
@@ -29,11 +30,23 @@ pub(super) fn pool(view: &Value) -> String {
             health(backend),
             of("admin_state"),
             of("active_pins"),
-            of("in_flight"),
+            of_at_most(backend, "in_flight", "max_requests"),
             if backend["drain"].is_object() { drain(&backend["drain"]) } else { String::new() },
         ]
     }));
-    title + &table(&rows)
+    let sources: String = list(&view["backends_from"]).iter().map(source).collect();
+    title + &sources + &table(&rows)
+}
+
+/// Where more backends are looked for.
+fn source(view: &Value) -> String {
+    let of = |field: &str| word(&view[field]);
+    let mut text = format!("backends from {}: {}, {} found", of("source"), of("looks_at"), of("backends"));
+    if let Some(error) = view["error"].as_str() {
+        // Each problem of a file has a line of its own.
+        let _ = write!(text, ", last at {}, since then: {}", of("last_success"), error.replace('\n', "; "));
+    }
+    text + "\n"
 }
 
 /// One backend, a line each.
@@ -41,17 +54,30 @@ pub(super) fn backend(view: &Value) -> String {
     let mut rows = vec![
         ["name".to_owned(), word(&view["name"])],
         ["address".to_owned(), word(&view["address"])],
+        ["source".to_owned(), word(&view["source"])],
         ["weight".to_owned(), weight(view)],
         ["health".to_owned(), format!("{}, for {} s", health(view), word(&view["changed_seconds_ago"]))],
         ["admin state".to_owned(), word(&view["admin_state"])],
+        ["tier".to_owned(), word(&view["tier"])],
         ["active pins".to_owned(), word(&view["active_pins"])],
-        ["in flight".to_owned(), word(&view["in_flight"])],
+        ["in flight".to_owned(), of_at_most(view, "in_flight", "max_requests")],
+        ["queued".to_owned(), word(&view["queued"])],
+        ["connections".to_owned(), of_at_most(view, "connections", "max_connections")],
     ];
+    if !view["slow_start_seconds_left"].is_null() {
+        rows.push(["slow start".to_owned(), format!("{} s left", word(&view["slow_start_seconds_left"]))]);
+    }
     if view["drain"].is_object() {
         rows.push(["drain".to_owned(), drain(&view["drain"])]);
         rows.push(["pace".to_owned(), word(&view["drain"]["pace"])]);
     }
     table(&rows)
+}
+
+/// A count, and its bound if there is one.
+fn of_at_most(view: &Value, count: &str, bound: &str) -> String {
+    let bound = if view[bound].is_null() { String::new() } else { format!(" of {}", word(&view[bound])) };
+    word(&view[count]) + &bound
 }
 
 /// A backend that was given an order.
@@ -61,6 +87,11 @@ pub(super) fn order(pool: &str, view: &Value) -> String {
         text = format!("{text}; {}", drain(&view["drain"]));
     }
     text
+}
+
+/// A backend that is no more.
+pub(super) fn removed(pool: &str, view: &Value) -> String {
+    format!("removed {pool}/{}, which was at {}", word(&view["name"]), word(&view["address"]))
 }
 
 /// How far a drain is.
@@ -100,6 +131,26 @@ pub(super) fn event(name: &str, data: &Value) -> String {
             format!("{} {} -> {}{cause}", backend(), of("from"), of("to"))
         }
         "drained" => backend(),
+        "panic" => {
+            let word = if data["panicking"] == true { "health is ignored for new clients" } else { "over" };
+            format!("{} {word}", of("pool"))
+        }
+        "fullness" if data["full"] == true => format!("{} has no room ({})", of("pool"), of("bound")),
+        "fullness" => format!("{} has room again ({})", of("pool"), of("bound")),
+        "discovery" => match data["error"].as_str() {
+            Some(error) => format!("{} {}: {error}", of("pool"), of("source")),
+            None => format!("{} {}: backends are found again", of("pool"), of("source")),
+        },
+        "backends" => {
+            let names = |field: &str| list(&data[field]).iter().map(word).collect::<Vec<_>>().join(" ");
+            let mut text = format!("{} {}:", of("pool"), of("source"));
+            for (field, count) in [("added", "added_count"), ("removed", "removed_count")] {
+                if data[count].as_u64().is_some_and(|count| count > 0) {
+                    let _ = write!(text, " {field} {} ({})", of(count), names(field));
+                }
+            }
+            text
+        }
         "reload" if data["result"] == "ok" => format!("generation {} is in effect", of("generation")),
         "reload" => format!("nothing was changed: {}", of("error")),
         "lagged" => return format!("{} events were missed", of("missed")),
@@ -213,8 +264,20 @@ a-longer-name  [::1]:9102      1               healthy          -         -     
         let change =
             json!({ "pool": "shop", "backend": "app1", "from": "healthy", "to": "suspect", "cause": "refused" });
         assert_eq!(of("health", change), "T health shop/app1 healthy -> suspect (refused)");
+        assert_eq!(
+            of("panic", json!({ "pool": "shop", "panicking": true })),
+            "T panic shop health is ignored for new clients"
+        );
         assert_eq!(of("drained", json!({ "pool": "shop", "backend": "app1" })), "T drained shop/app1");
         assert_eq!(of("reload", json!({ "result": "failed", "error": "x" })), "T reload nothing was changed: x");
+        let failed = json!({ "pool": "shop", "source": "dns", "error": "no answer in time" });
+        assert_eq!(of("discovery", failed), "T discovery shop dns: no answer in time");
+        let again = json!({ "pool": "shop", "source": "dns", "error": null });
+        assert_eq!(of("discovery", again), "T discovery shop dns: backends are found again");
+        let changed = json!({
+            "pool": "shop", "source": "api", "added": ["a", "b"], "removed": [], "added_count": 2, "removed_count": 0,
+        });
+        assert_eq!(of("backends", changed), "T backends shop api: added 2 (a b)");
         assert_eq!(of("lagged", json!({ "missed": 3 })), "3 events were missed");
         assert_eq!(of("later", json!({ "a": 1 })), "T later {\"a\":1,\"time\":\"T\"}");
     }

@@ -63,6 +63,19 @@ impl Shelf {
         self.memory.put(key, record, owner, |record| limits.remaining(record, now).is_none());
     }
 
+    /// Keeps a pin that was made just now, unless there is a good one under this key, and gives what is there then.
+    pub(super) fn claim(&self, key: PinKey, record: Record, owner: Owner, limits: Limits) -> Record {
+        self.remember(limits);
+        self.memory.claim(key, record, owner, |known| limits.remaining(known, record.refreshed).is_none())
+    }
+
+    /// Forgets a pin that has expired. What others know of it would not take its place.
+    pub(super) fn drop_expired(&self, key: PinKey, limits: Limits, now: u32) {
+        if self.memory.get(key).is_some_and(|record| limits.remaining(&record, now).is_none()) {
+            self.memory.remove(key);
+        }
+    }
+
     /// Keeps what another replica knows of a pin. Whose it is is not known here, so it counts as a client of its own.
     pub(super) fn put_from_elsewhere(&self, key: PinKey, record: Record) {
         self.put(key, record, owner_of(key), self.limits());

@@ -214,6 +214,34 @@ impl PinStore {
         self.decide(key, from, to, owner, limits)
     }
 
+    /// Gives a key that has no pin, as far as is known here, this one made just now, and returns what holds then: `wanted`, or what
+    /// somebody else has given it meanwhile, in this process or at another replica.
+    ///
+    /// Waits for the lookup time-out at most, and only where the store is shared.
+    pub async fn claim(&self, key: PinKey, wanted: Record, owner: Owner, limits: Limits) -> Record {
+        let way = self.way.load_full();
+        self.shelf.drop_expired(key, limits, wanted.refreshed);
+        // Who believes that the pin is where it is to be gives way to every other home, and to none if there is no pin.
+        let change = Change::Put { record: wanted, basis: Basis::From(wanted.home), owner, limits };
+        if let Some(way) = way.as_ref().filter(|way| way.link.is_connected()) {
+            let (write, stored) = Write::asking(&self.shelf, change);
+            way.link.write(key, write);
+            match timeout(way.lookup_timeout, stored).await {
+                Ok(Ok(stored)) => return stored,
+                Ok(Err(_)) => {}
+                Err(_) => {
+                    self.shelf.lookups_timed_out.fetch_add(1, Relaxed);
+                }
+            }
+            return self.shelf.claim(key, wanted, owner, limits);
+        }
+        let claimed = self.shelf.claim(key, wanted, owner, limits);
+        if let Some(way) = way.filter(|_| claimed == wanted) {
+            way.link.write(key, Write::new(&self.shelf, change));
+        }
+        claimed
+    }
+
     /// Forgets a pin, everywhere.
     pub fn remove(&self, key: PinKey) {
         self.shelf.memory.remove(key);

@@ -1,5 +1,16 @@
 //! One backend: its identity, and what is known of it for as long as it exists, whatever the file says meanwhile.
 
+mod drain_state;
+
+mod pins;
+
+mod standing;
+
+#[cfg(test)]
+mod tests;
+
+pub use standing::Standing;
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -9,11 +20,14 @@ use siphasher::sip::SipHasher24;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::active_pins::{ActivePins, Moment, estimate, estimate_left};
+use super::active_pins::ActivePins;
 use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, Thresholds};
 use super::departures::Departures;
-use super::drain::{Drain, DrainOrder, History, time_for};
+use super::drain::{Drain, DrainOrder, History};
+use super::latency::{Latency, Measure, Outcome};
 use super::rebalance::Role;
+use super::room::Room;
+use super::state::PoolState;
 use crate::config::Pace;
 use crate::telemetry::counters::BackendCounters;
 use crate::telemetry::events::{Event, Events};
@@ -57,7 +71,9 @@ pub struct Backend {
     standing: AtomicU32,
     /// Effective weight: the file's, or the operator's order.
     weight: AtomicU32,
-    in_flight: AtomicU32,
+    /// What it takes at a time, and who waits for room.
+    room: Arc<Room>,
+    latency: Latency,
     /// Clients that used their pin here within the idle time, as last counted by the control plane.
     active_pins: AtomicU64,
     /// Which life of its process it is; see [`super::instance`].
@@ -68,6 +84,8 @@ pub struct Backend {
     sheds_since: AtomicU32,
     /// Since when its pinned clients cannot be served, as [`Backend::drain_since`] counts; 0 while they can.
     unavailable_since: AtomicU64,
+    /// Since when it has been in use, as [`Backend::drain_since`] counts; 0 before the first time. See [`super::slow_start`].
+    in_use_since: AtomicU64,
     /// It has been in good health since the process began.
     was_healthy: AtomicBool,
     /// By worker; made when the first pin is used.
@@ -91,6 +109,8 @@ pub struct Backend {
     changed: Notify,
     counters: BackendCounters,
     events: Events,
+    /// Told when anything changes that counts for the pool as a whole.
+    pool: Arc<PoolState>,
 }
 
 struct Inner {
@@ -102,56 +122,16 @@ struct Inner {
     weight_order: Option<u32>,
 }
 
-/// What a request needs to know of a backend, read in one load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Measured.
-    pub health: Health,
-    /// Ordered.
-    pub admin: AdminState,
-    /// Whether its process is gone; only meaningful while unhealthy.
-    pub memory: Memory,
-}
-
-impl Standing {
-    /// Serves clients without a pin, and nothing speaks against it.
-    pub fn is_first_choice(self) -> bool {
-        self.admin == AdminState::Enabled && self.health == Health::Healthy
-    }
-
-    /// Could serve clients without a pin when there is no better one.
-    pub fn is_available_for_new(self) -> bool {
-        self.admin == AdminState::Enabled && self.health != Health::Unhealthy
-    }
-
-    /// Serves the clients pinned to it.
-    pub fn is_available_for_pinned(self) -> bool {
-        self.admin != AdminState::Disabled && self.health != Health::Unhealthy
-    }
-
-    fn pack(self) -> u32 {
-        self.health as u32 | (self.admin as u32) << 8 | (self.memory as u32) << 16
-    }
-
-    fn unpack(bits: u32) -> Self {
-        let health = match bits & 0xff {
-            0 => Health::Starting,
-            1 => Health::Healthy,
-            2 => Health::Suspect,
-            _ => Health::Unhealthy,
-        };
-        let admin = match bits >> 8 & 0xff {
-            0 => AdminState::Enabled,
-            1 => AdminState::Draining,
-            _ => AdminState::Disabled,
-        };
-        let memory = if bits >> 16 == 0 { Memory::MayHold } else { Memory::Gone };
-        Self { health, admin, memory }
-    }
-}
-
 impl Backend {
-    pub(super) fn new(id: BackendId, serial: u32, workers: usize, events: Events, now: Instant) -> Self {
+    pub(super) fn new(
+        id: BackendId,
+        room: Room,
+        serial: u32,
+        workers: usize,
+        events: Events,
+        pool: Arc<PoolState>,
+        now: Instant,
+    ) -> Self {
         let inner = Inner {
             condition: Condition::new(now),
             admin: AdminState::Enabled,
@@ -169,12 +149,14 @@ impl Backend {
             inner: Mutex::new(inner),
             standing,
             weight: AtomicU32::new(1),
-            in_flight: AtomicU32::new(0),
+            room: Arc::new(room),
+            latency: Latency::default(),
             active_pins: AtomicU64::new(0),
             instance: AtomicU32::new(0),
             role: AtomicU8::new(Role::Settled as u8),
             sheds_since: AtomicU32::new(0),
             unavailable_since: AtomicU64::new(0),
+            in_use_since: AtomicU64::new(0),
             was_healthy: AtomicBool::new(false),
             pins: (0..workers).map(|_| OnceLock::new()).collect(),
             departures: OnceLock::new(),
@@ -188,6 +170,7 @@ impl Backend {
             changed: Notify::new(),
             counters: BackendCounters::new(workers),
             events,
+            pool,
         }
     }
 
@@ -217,79 +200,45 @@ impl Backend {
         self.weight.load(Ordering::Relaxed)
     }
 
+    /// What it takes at a time, and who waits for room.
+    pub fn room(&self) -> &Arc<Room> {
+        &self.room
+    }
+
+    /// What the file says about it; see [`Room`]. Serves whoever waits and has room now.
+    pub fn set_bounds(&self, max_requests: Option<u32>, max_connections: Option<u32>) {
+        self.room.set_bounds(max_requests, max_connections);
+    }
+
     /// Requests sent whose reply has not fully ended, over all workers.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.room.in_flight()
     }
 
-    /// Counts one request more; whoever calls it keeps a guard that calls [`Backend::end_request`].
+    /// Counts one request more, if there is room for it and nobody waits for that; whoever calls it keeps a guard that
+    /// calls [`Backend::end_request`]. Without a bound, one addition.
+    pub fn try_begin_request(&self) -> bool {
+        self.room.try_begin()
+    }
+
+    /// Counts one request more, whatever the bound; as [`Backend::try_begin_request`] else.
     pub fn begin_request(&self) {
-        // Relaxed: the count is a load figure, nothing is published through it.
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.room.begin();
     }
 
-    /// Counts one request less.
+    /// Counts one request less; whoever waits for the room has it then.
     pub fn end_request(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.room.end();
     }
 
-    /// Clients that used their pin here within the idle time, as last counted.
-    pub fn active_pins(&self) -> u64 {
-        self.active_pins.load(Ordering::Relaxed)
+    /// Takes in how long an attempt took to bring the head of a reply, or to fail.
+    pub fn note_latency(&self, took: Duration, outcome: Outcome, now: Instant) {
+        self.latency.note(took, outcome, now.duration_since(self.known_since));
     }
 
-    /// Set by whoever counts.
-    pub fn set_active_pins(&self, pins: u64) {
-        self.active_pins.store(pins, Ordering::Relaxed);
-    }
-
-    /// A client was pinned here: counted at once, so that clients that come in the same second spread; the next count
-    /// sets it right.
-    pub fn pinned_one(&self) {
-        self.active_pins.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Notes that a pin was used here. Only the worker of this number may call it.
-    pub fn record_pin(&self, worker: usize, pin_id: u64, now: Instant, idle_timeout: Duration) {
-        let moment = Moment::new(now.duration_since(self.known_since), idle_timeout);
-        self.pins[worker].get_or_init(Box::default).record(pin_id, moment);
-    }
-
-    /// Notes that a pin moved away: it no longer counts here, though it was used here within the idle time. Several
-    /// requests of a client that moves may say so; it is counted once, and whether this was the first is given back.
-    /// Takes a lock: not for every request.
-    pub fn note_departure(&self, pin_id: u64, now: Instant, idle_timeout: Duration) -> bool {
-        let moment = Moment::new(now.duration_since(self.known_since), idle_timeout);
-        let departures = self.departures.get_or_init(|| Mutex::new(Departures::new(now)));
-        let is_first = departures.lock().unwrap_or_else(PoisonError::into_inner).note(pin_id, now, moment);
-        if is_first {
-            let less = |pins: u64| Some(pins.saturating_sub(1));
-            let _ = self.active_pins.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        }
-        is_first
-    }
-
-    /// Notes that a pin moved here from elsewhere: if it had left before, it is back. Takes a lock if any pin ever left.
-    pub fn note_arrival(&self, pin_id: u64) {
-        if let Some(departures) = self.departures.get() {
-            departures.lock().unwrap_or_else(PoisonError::into_inner).forget(pin_id);
-        }
-        self.pinned_one();
-    }
-
-    /// Counts the pins used within the idle time and not departed since, over all workers. Some ten microseconds a
-    /// worker. One that is there counts as one, though it be fading, so that 0 means nobody.
-    pub fn count_active_pins(&self, now: Instant, idle_timeout: Duration) {
-        let moment = Moment::new(now.duration_since(self.known_since), idle_timeout);
-        let shards = self.pins.iter().filter_map(|pins| pins.get()).map(|pins| &**pins);
-        let pins = match self.departures.get() {
-            Some(departures) => {
-                let departures = departures.lock().unwrap_or_else(PoisonError::into_inner);
-                estimate_left(shards, &departures.sketch, moment)
-            }
-            None => estimate(shards, moment),
-        };
-        self.set_active_pins(if pins > 0.0 { pins.round().max(1.0) as u64 } else { 0 });
+    /// How long replies take to begin, if anybody has measured; see [`super::latency`].
+    pub fn latency(&self, now: Instant) -> Option<Measure> {
+        self.latency.measure(now.duration_since(self.known_since))
     }
 
     /// The life of its process that was last seen; see [`super::instance`].
@@ -350,6 +299,7 @@ impl Backend {
         let change = {
             let mut inner = self.lock();
             let change = inner.condition.observe(evidence, thresholds, now);
+            self.note_return(&inner, now);
             self.publish(&inner);
             self.note_availability(&inner, now);
             change
@@ -360,6 +310,7 @@ impl Backend {
         if let Some(change) = change {
             self.log(change);
             self.changed.notify_waiters();
+            self.room.standing_changed();
         }
         change
     }
@@ -409,6 +360,7 @@ impl Backend {
             if before != admin {
                 inner.history = History::new();
             }
+            self.note_return(&inner, now);
             self.publish(&inner);
             self.note_availability(&inner, now);
             before
@@ -425,38 +377,7 @@ impl Backend {
             self.events.tell(|| Event::AdminState { pool, backend, from: before.as_str(), to: admin.as_str() });
         }
         self.changed.notify_waiters();
-    }
-
-    /// To be called after pins were counted: follows a drain, and notices that nobody is left, which is logged once.
-    pub fn note_drain_progress(&self, idle_timeout: Duration, now: Instant) {
-        let is_drained_now = {
-            let mut inner = self.lock();
-            let Some(mut drain) = inner.drain else { return };
-            let (pins, was_drained) = (self.active_pins(), drain.drained.is_some());
-            inner.history.note(pins, now);
-            drain.decline = inner.history.decline(pins, now);
-            // Clients of an earlier life of this process may come back for as long as their pins are good.
-            let may_be_blind =
-                drain.is_restored && now.saturating_duration_since(self.known_since) < idle_timeout * 5 / 4;
-            if pins > 0 {
-                drain.drained = None;
-            } else if !was_drained && self.in_flight() == 0 && !may_be_blind {
-                drain.drained = Some(now);
-            }
-            inner.drain = Some(drain);
-            self.publish(&inner);
-            !was_drained && drain.drained.is_some()
-        };
-        if is_drained_now {
-            tracing::info!(pool = &*self.id.pool, backend = &*self.id.name, "drained");
-            let (pool, backend) = self.names();
-            self.events.tell(|| Event::Drained { pool, backend });
-        }
-    }
-
-    /// The drain in progress, if there is one. Takes a lock: not for every request.
-    pub fn drain(&self) -> Option<Drain> {
-        self.lock().drain
+        self.room.standing_changed();
     }
 
     /// When health last changed.
@@ -487,50 +408,29 @@ impl Backend {
         inner.weight_order.map(|order| (order, inner.file_weight))
     }
 
-    /// Whether a drain that moves its clients has come to this one: at the pace of the order, in a turn that every
-    /// replica derives from the pin alone.
-    pub fn is_turn_to_leave(&self, pin_id: u64, now: Instant) -> bool {
-        let Some(drained_for) = self.time_since(self.drain_since.load(Ordering::Relaxed), now) else { return false };
-        let turned = f64::from_bits(self.drain_turned.load(Ordering::Relaxed));
-        self.turn(pin_id) < turned + drained_for.as_secs_f64() * self.drain_pace()
-    }
-
-    /// Whether a drain is over for this client: past its deadline, everybody who is left has to go, but in turn and at
-    /// the same pace, so that the others are not overrun.
-    pub fn is_drain_over(&self, pin_id: u64, now: Instant) -> bool {
-        let Some(over_for) = self.time_since(self.drain_until.load(Ordering::Relaxed), now) else { return false };
-        self.turn(pin_id) < over_for.as_secs_f64() * self.drain_pace()
-    }
-
-    /// When [`Backend::is_drain_over`] becomes true for this client, or, without a pin, when the deadline is; `None`
-    /// without a deadline.
-    pub fn drain_over_at(&self, pin_id: Option<u64>) -> Option<Instant> {
-        let until = self.drain_until.load(Ordering::Relaxed).checked_sub(1)?;
-        let deadline = self.known_since.checked_add(Duration::from_millis(until))?;
-        let turn = pin_id.map_or(0.0, |pin_id| self.turn(pin_id));
-        deadline.checked_add(time_for(turn, self.drain_pace()))
-    }
-
-    /// Whether a drain has come to its end: nobody is left.
-    pub fn is_drained(&self) -> bool {
-        self.is_drained.load(Ordering::Relaxed)
-    }
-
-    /// When it is this pin's turn to leave, as a share of the whole drain.
-    fn turn(&self, pin_id: u64) -> f64 {
-        // The upper half of a product with an odd constant (splitmix64's) spreads ids that are not random, too.
-        let turn = (pin_id ^ self.stable_hash).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        turn as f64 / f64::from(u32::MAX)
-    }
-
-    fn drain_pace(&self) -> f64 {
-        f64::from_bits(self.drain_pace.load(Ordering::Relaxed))
-    }
-
     /// How long ago a stamped moment was; `None` for one that is yet to come, or was never stamped.
     fn time_since(&self, stamp: u64, now: Instant) -> Option<Duration> {
         let then = Duration::from_millis(stamp.checked_sub(1)?);
         now.duration_since(self.known_since).checked_sub(then)
+    }
+
+    /// Notes that it comes into use. Before [`Backend::publish`], so that whoever finds it in use finds since when.
+    fn note_return(&self, inner: &Inner, now: Instant) {
+        if inner.standing().is_in_use() && !self.standing().is_in_use() {
+            self.begin_warming(now);
+        }
+    }
+
+    /// Another life of its process begins here: nothing is warm yet.
+    pub fn begin_warming(&self, now: Instant) {
+        self.in_use_since.store(self.stamp(now), Ordering::Relaxed);
+        self.pool.note_return(now);
+    }
+
+    /// How long it has been in use since it came, or came back; `None` before.
+    pub fn in_use_for(&self, now: Instant) -> Option<Duration> {
+        let since = Duration::from_millis(self.in_use_since.load(Ordering::Relaxed).checked_sub(1)?);
+        Some(now.duration_since(self.known_since).saturating_sub(since))
     }
 
     fn note_availability(&self, inner: &Inner, now: Instant) {
@@ -559,8 +459,12 @@ impl Backend {
         let deadline = inner.drain.and_then(|drain| drain.deadline);
         self.drain_until.store(deadline.map_or(0, |deadline| self.stamp(deadline)), Ordering::Relaxed);
         self.is_drained.store(inner.drain.is_some_and(|drain| drain.drained.is_some()), Ordering::Relaxed);
-        self.weight.store(inner.weight_order.unwrap_or(inner.file_weight), Ordering::Relaxed);
-        self.standing.store(inner.standing().pack(), Ordering::Release);
+        let (weight, standing) = (inner.weight_order.unwrap_or(inner.file_weight), inner.standing().pack());
+        let had_weight = self.weight.swap(weight, Ordering::Relaxed) > 0;
+        let before = self.standing.swap(standing, Ordering::AcqRel);
+        if before != standing || had_weight != (weight > 0) {
+            self.pool.note_change();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -590,151 +494,17 @@ impl Backend {
 
 impl Inner {
     fn standing(&self) -> Standing {
-        Standing { health: self.condition.health(), admin: self.admin, memory: self.condition.memory() }
+        Standing {
+            health: self.condition.health(),
+            admin: self.admin,
+            memory: self.condition.memory(),
+            is_silent: self.condition.is_silent(),
+        }
     }
 }
 
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backend").field("id", &self.id).field("standing", &self.standing()).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::telemetry::events::Heard;
-
-    const IDLE: Duration = Duration::from_secs(1800);
-
-    fn backend(now: Instant) -> Backend {
-        Backend::new(BackendId { pool: "shop".into(), name: "app1".into() }, 0, 2, Events::default(), now)
-    }
-
-    #[test]
-    fn a_pin_that_moved_away_no_longer_counts_and_counts_again_when_it_is_back() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let backend = backend(start);
-        for pin in 0..50 {
-            backend.record_pin((pin % 2) as usize, pin, at(1), IDLE);
-            backend.pinned_one();
-        }
-        let counted = |now| {
-            backend.count_active_pins(now, IDLE);
-            backend.active_pins()
-        };
-        assert!((49..=51).contains(&counted(at(2))));
-        for pin in 0..10 {
-            backend.note_departure(pin, at(60), IDLE);
-        }
-        assert!((39..=41).contains(&backend.active_pins()), "{} at once", backend.active_pins());
-        assert!((39..=41).contains(&counted(at(61))), "{} as counted", backend.active_pins());
-        backend.record_pin(0, 3, at(120), IDLE);
-        backend.note_arrival(3);
-        assert!((40..=42).contains(&backend.active_pins()), "{} at once", backend.active_pins());
-        assert!((40..=42).contains(&counted(at(121))), "{} as counted", backend.active_pins());
-        // Idle for so long that both sketches have forgotten them.
-        assert_eq!(counted(at(1800 * 3)), 0);
-    }
-
-    #[test]
-    fn several_requests_of_one_client_that_moves_are_one_departure() {
-        let start = Instant::now();
-        let backend = backend(start);
-        backend.set_active_pins(10);
-        for _ in 0..6 {
-            backend.note_departure(7, start, IDLE);
-        }
-        assert_eq!(backend.active_pins(), 9);
-        backend.note_departure(7, start + IDLE * 2, IDLE);
-        assert_eq!(backend.active_pins(), 8, "it had come back, and leaves again");
-    }
-
-    #[test]
-    fn pins_take_their_turn_at_the_pace_of_the_order_and_again_from_the_deadline_on() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let backend = backend(start);
-        let pace = "10%/s".parse().expect("a pace");
-        backend.order_drain(DrainOrder { deadline: Some(at(100)), pace }, at(50));
-        let share = |is: &dyn Fn(u64) -> bool| (0..1000_u64).filter(|pin| is(*pin)).count();
-        for (now, turned, over) in [(50, 0, 0), (52, 200, 0), (60, 1000, 0), (100, 1000, 0), (105, 1000, 500)] {
-            let counts = [
-                share(&|pin| backend.is_turn_to_leave(pin, at(now))),
-                share(&|pin| backend.is_drain_over(pin, at(now))),
-            ];
-            let is_near = |counted: usize, expected: usize| counted.abs_diff(expected) <= 40;
-            assert!(is_near(counts[0], turned) && is_near(counts[1], over), "{counts:?} at {now}");
-        }
-        for pin in 0..100 {
-            let over_at = backend.drain_over_at(Some(pin)).expect("a deadline");
-            let tick = Duration::from_millis(1);
-            assert!(backend.is_drain_over(pin, over_at + tick) && !backend.is_drain_over(pin, over_at - tick));
-        }
-        assert_eq!(backend.drain_over_at(None).map(|over| over.duration_since(start).as_secs()), Some(100));
-        backend.set_admin_state(AdminState::Enabled, None, at(106));
-        assert!(!backend.is_turn_to_leave(1, at(900)) && !backend.is_drain_over(1, at(900)));
-        assert_eq!(backend.drain_over_at(None), None);
-    }
-
-    #[tokio::test]
-    async fn a_drain_ends_when_nobody_is_left_and_goes_on_when_somebody_comes() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let backend = backend(start);
-        let drained = |now| {
-            backend.count_active_pins(now, IDLE);
-            backend.note_drain_progress(IDLE, now);
-            assert_eq!(backend.is_drained(), backend.drain().is_some_and(|drain| drain.drained.is_some()));
-            backend.drain().and_then(|drain| drain.drained)
-        };
-        assert_eq!(drained(at(1)), None, "nobody is there, but no drain either");
-        backend.record_pin(0, 1, at(1), IDLE);
-        backend.set_admin_state(AdminState::Draining, None, at(2));
-        assert_eq!(drained(at(3)), None, "one is left");
-        backend.note_departure(1, at(4), IDLE);
-        backend.begin_request();
-        assert_eq!(drained(at(5)), None, "one request is under way");
-        backend.end_request();
-        let mut listener = backend.events.listen();
-        assert_eq!(drained(at(6)), Some(at(6)));
-        assert_eq!(drained(at(7)), Some(at(6)));
-        backend.begin_request();
-        assert_eq!(drained(at(7)), Some(at(6)), "a single request is no client");
-        backend.end_request();
-        backend.record_pin(1, 2, at(8), IDLE);
-        assert_eq!(drained(at(9)), None);
-        backend.note_departure(2, at(10), IDLE);
-        assert_eq!(drained(at(11)), Some(at(11)));
-        backend.set_admin_state(AdminState::Disabled, None, at(12));
-        assert!(!backend.is_drained());
-        for name in ["drained", "drained", "admin_state"] {
-            let Some(Heard::Event(entry)) = listener.next().await else { panic!("nothing was missed") };
-            assert_eq!(entry.event.name(), name);
-        }
-    }
-
-    #[test]
-    fn a_drain_of_an_earlier_life_waits_for_clients_it_has_not_seen() {
-        let start = Instant::now();
-        let backend = backend(start);
-        backend.restore_drain(DrainOrder { deadline: None, pace: Pace::DRAIN }, start);
-        backend.note_drain_progress(IDLE, start + IDLE);
-        assert!(!backend.is_drained());
-        backend.note_drain_progress(IDLE, start + IDLE * 5 / 4);
-        assert!(backend.is_drained());
-    }
-
-    #[test]
-    fn more_departures_than_pins_leave_nobody() {
-        let start = Instant::now();
-        let backend = backend(start);
-        for pin in 0..100 {
-            backend.note_departure(pin, start, IDLE);
-        }
-        assert_eq!(backend.active_pins(), 0);
-        backend.count_active_pins(start, IDLE);
-        assert_eq!(backend.active_pins(), 0);
     }
 }

@@ -129,6 +129,8 @@ pub struct Change {
 pub struct Condition {
     health: Health,
     memory: Memory,
+    /// The last probe was not answered in time.
+    is_silent: bool,
     /// Failed probes in a row. Traffic never adds to it.
     failures: u32,
     /// Refused probes in a row.
@@ -144,6 +146,7 @@ impl Condition {
         Self {
             health: Health::Starting,
             memory: Memory::MayHold,
+            is_silent: false,
             failures: 0,
             refusals: 0,
             successes: 0,
@@ -159,6 +162,11 @@ impl Condition {
     /// Whether the process is known to be gone.
     pub fn memory(&self) -> Memory {
         self.memory
+    }
+
+    /// Whether the last probe was not answered in time.
+    pub fn is_silent(&self) -> bool {
+        self.is_silent
     }
 
     /// When [`Condition::health`] last changed.
@@ -181,6 +189,7 @@ impl Condition {
     fn succeeded(&mut self, thresholds: Thresholds, now: Instant) -> Option<Change> {
         self.failures = 0;
         self.refusals = 0;
+        self.is_silent = false;
         match self.health {
             Health::Healthy => None,
             Health::Starting | Health::Suspect => self.become_(Health::Healthy, None, now),
@@ -199,6 +208,7 @@ impl Condition {
         self.successes = 0;
         self.failures = self.failures.saturating_add(1);
         self.refusals = if failure == Failure::Refused { self.refusals.saturating_add(1) } else { 0 };
+        self.is_silent = failure == Failure::Silent;
         // A process that was only silent may die later: from then on its sessions are known to be lost.
         if self.refusals >= thresholds.unhealthy_after {
             self.memory = Memory::Gone;

@@ -6,7 +6,8 @@
 
 use super::Member;
 
-/// The heir of a pin: the best scored available member other than its home, as an index into `members`.
+/// The heir of a pin: of the available members other than its home those of the lowest tier, and of them the best scored,
+/// as an index into `members`.
 ///
 /// Members of weight 0 inherit only when nobody else can, and then alike. The order of `members` does not matter.
 /// Nothing but the pins of a member moves when it leaves, and nothing moves but to or from a member whose weight
@@ -21,14 +22,30 @@ pub fn heir(
     home: Option<usize>,
     available: impl Fn(usize, &Member) -> bool,
 ) -> Option<usize> {
+    heir_of_rank(pin_id, members, home, |index, member| available(index, member).then(|| by_tier(member)))
+}
+
+/// The rank of a member that has nothing to be told from others by but its tier, and that it has a weight.
+pub fn by_tier(member: &Member) -> u32 {
+    u32::from(member.backend.weight() == 0) << 8 | u32::from(member.tier)
+}
+
+/// As [`heir`], but `rank` says who comes before whom, lowest first; `None` is out. Scores decide among equals.
+pub fn heir_of_rank(
+    pin_id: u64,
+    members: &[Member],
+    home: Option<usize>,
+    rank: impl Fn(usize, &Member) -> Option<u32>,
+) -> Option<usize> {
     let pin = mix(pin_id);
     let mut best: Option<(Score, usize)> = None;
     for (index, member) in members.iter().enumerate() {
-        if Some(index) == home || !available(index, member) {
+        if Some(index) == home {
             continue;
         }
+        let Some(rank) = rank(index, member) else { continue };
         let bound = best.as_ref().map(|(score, _)| score);
-        let score = Score::of(pin, member.backend.stable_hash(), member.backend.weight(), bound);
+        let score = Score::of(pin, rank, member.backend.stable_hash(), member.backend.weight(), bound);
         if let Some(score) = score {
             best = Some((score, index));
         }
@@ -36,33 +53,33 @@ pub fn heir(
     best.map(|(_, index)| index)
 }
 
-/// Lowest first: weight 0 after all others, then by distance, then, as good as never, by stable hash.
+/// Lowest first: by rank, then by distance, then, as good as never, by stable hash.
 #[derive(PartialEq, PartialOrd)]
 struct Score {
-    pinned_only: bool,
+    rank: u32,
     distance: f64,
     stable_hash: u64,
 }
 
 impl Score {
     /// The score of one member, when it is better than the best so far.
-    fn of(pin: u64, stable_hash: u64, weight: u32, best: Option<&Self>) -> Option<Self> {
-        let (pinned_only, weight) = (weight == 0, f64::from(weight.max(1)));
+    fn of(pin: u64, rank: u32, stable_hash: u64, weight: u32, best: Option<&Self>) -> Option<Self> {
+        let weight = f64::from(weight.max(1));
         // 52 bits and a half: exact in an f64, and never 0 or 1.
         let u = ((mix(pin ^ stable_hash) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
         // 1 − u is at most −ln(u), so most members have lost before the logarithm.
-        let is_beaten = |best: &Self| best.pinned_only == pinned_only && 1.0 - u > best.distance * weight;
+        let is_beaten = |best: &Self| best.rank < rank || (best.rank == rank && 1.0 - u > best.distance * weight);
         if best.is_some_and(is_beaten) {
             return None;
         }
-        let score = Self { pinned_only, distance: -u.ln() / weight, stable_hash };
+        let score = Self { rank, distance: -u.ln() / weight, stable_hash };
         best.is_none_or(|best| score < *best).then_some(score)
     }
 }
 
 /// Every bit of the result depends on every bit of the argument. Source: the output function of SplitMix64; Steele, Lea
 /// and Flood, "Fast Splittable Pseudorandom Number Generators", 2014.
-pub(super) fn mix(x: u64) -> u64 {
+pub(crate) fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -84,7 +101,13 @@ mod tests {
             let id = BackendId { pool: Arc::from("shop"), name: Arc::from(format!("app{index}")) };
             let backend = registry.backend(&id, Instant::now());
             backend.set_file_weight(weight);
-            Member { backend, address: ([127, 0, 0, 1], 9000).into(), sends_proxy_protocol: false, max_pins: None }
+            Member {
+                backend,
+                address: ([127, 0, 0, 1], 9000).into(),
+                sends_proxy_protocol: false,
+                max_pins: None,
+                tier: 0,
+            }
         };
         weights.iter().enumerate().map(member).collect()
     }
@@ -114,6 +137,7 @@ mod tests {
                         address: ([127, 0, 0, 1], 9000).into(),
                         sends_proxy_protocol: false,
                         max_pins: None,
+                        tier: 0,
                     }
                 })
                 .collect();

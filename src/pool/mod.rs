@@ -6,6 +6,12 @@ pub mod sessions;
 
 pub mod instance;
 
+mod line;
+
+pub mod room;
+
+pub mod latency;
+
 pub mod backend;
 
 pub mod registry;
@@ -18,6 +24,12 @@ mod departures;
 
 pub mod recent;
 
+pub mod slow_start;
+
+pub mod spread;
+
+pub mod state;
+
 pub mod drain;
 
 pub mod rebalance;
@@ -29,8 +41,13 @@ pub use active_pins::ActivePins;
 pub use backend::{Backend, BackendId, Standing};
 pub use condition::{AdminState, Evidence, Failure, Health, Memory, Thresholds};
 pub use drain::{Drain, DrainOrder};
-pub use heir::heir;
+pub use heir::{by_tier, heir, heir_of_rank};
+pub use line::Place;
 pub use registry::Registry;
+pub use room::{OpenConnection, PoolLine, Room, Turn, Wishes};
+pub use slow_start::Warming;
+pub use spread::{Panic, Spread};
+pub use state::PoolState;
 
 /// A backend as one snapshot sees it: its lasting state, and the settings of this generation.
 #[derive(Clone, Debug)]
@@ -43,6 +60,8 @@ pub struct Member {
     pub sends_proxy_protocol: bool,
     /// Most active pins with which it still gets new clients; `None` for no bound.
     pub max_pins: Option<u64>,
+    /// Used for new clients and orphans when the tiers before have no available backend.
+    pub tier: u8,
 }
 
 impl Member {
@@ -50,4 +69,16 @@ impl Member {
     pub fn is_full(&self) -> bool {
         self.max_pins.is_some_and(|most| self.backend.active_pins() >= most)
     }
+}
+
+/// Those of the lowest tier in which somebody has a weight, with their indices: they hold the keys of a pool with affinity
+/// by hash, whatever their health. Without any weight, those of the lowest tier. Two passes over the pool.
+pub fn members_of_first_tier(members: &[Member]) -> impl Iterator<Item = (usize, &Member)> {
+    let has_weight = |member: &&Member| member.backend.weight() > 0;
+    let lowest = members.iter().filter(has_weight).map(|member| member.tier).min();
+    let first = lowest.or_else(|| members.iter().map(|member| member.tier).min());
+    members
+        .iter()
+        .enumerate()
+        .filter(move |(_, member)| Some(member.tier) == first && (lowest.is_none() || member.backend.weight() > 0))
 }

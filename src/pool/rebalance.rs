@@ -27,6 +27,8 @@ pub struct Load {
     pub weight: u32,
     /// In service for new clients; others take no part.
     pub is_in_service: bool,
+    /// Of a later tier than the one in use: its share is nothing.
+    pub is_of_later_tier: bool,
     /// The role it has.
     pub role: Role,
 }
@@ -36,22 +38,30 @@ pub struct Load {
 /// Shedding begins when somebody has more than `when_above` times its share, and ends for each where a tenth of that
 /// margin is left: within the band nothing moves, and a backend that was added ends up near its share and not just inside
 /// the band. It takes two pins above the share to begin and one to go on, or small pools would never come to rest.
+///
+/// Where an earlier tier is in use, whatever lives on a later one is above its share: it sheds until nobody is left, and
+/// those in use receive, or whoever was once moved to a stand-in would stay there for ever.
 pub fn roles(loads: &[Load], when_above: f64) -> Vec<Role> {
     let takes_part = |load: &&Load| load.is_in_service && load.weight > 0;
+    let has_share = |load: &&Load| takes_part(load) && !load.is_of_later_tier;
     let pins: u64 = loads.iter().filter(takes_part).map(|load| load.active_pins).sum();
-    let weight: u64 = loads.iter().filter(takes_part).map(|load| u64::from(load.weight)).sum();
+    let weight: u64 = loads.iter().filter(has_share).map(|load| u64::from(load.weight)).sum();
     let share = |load: &Load| pins as f64 * f64::from(load.weight) / weight as f64;
     let exceeds = |load: &Load, factor: f64, least: f64| {
         let share = share(load);
         load.active_pins as f64 > share * factor && load.active_pins as f64 - share >= least
     };
     let band = 1.0 + (when_above - 1.0) / 10.0;
-    let begins = loads.iter().filter(takes_part).any(|load| exceeds(load, when_above, 2.0));
-    let goes_on = loads.iter().filter(takes_part).any(|load| load.role == Role::Sheds && exceeds(load, band, 1.0));
+    let begins = loads.iter().filter(has_share).any(|load| exceeds(load, when_above, 2.0));
+    let goes_on = loads.iter().filter(has_share).any(|load| load.role == Role::Sheds && exceeds(load, band, 1.0));
+    let is_uneven = begins || goes_on;
+    let stands_in = |load: &Load| takes_part(&load) && load.is_of_later_tier && load.active_pins > 0 && weight > 0;
+    let is_stood_in_for = loads.iter().any(stands_in);
     let role = |load: &Load| match () {
-        () if !(begins || goes_on) || !takes_part(&load) => Role::Settled,
-        () if exceeds(load, band, 1.0) => Role::Sheds,
-        () if (load.active_pins as f64) < share(load) => Role::Receives,
+        () if stands_in(load) => Role::Sheds,
+        () if !has_share(&load) => Role::Settled,
+        () if is_uneven && exceeds(load, band, 1.0) => Role::Sheds,
+        () if (is_uneven || is_stood_in_for) && (load.active_pins as f64) < share(load) => Role::Receives,
         () => Role::Settled,
     };
     loads.iter().map(role).collect()
@@ -82,7 +92,7 @@ mod tests {
     use Role::{Receives, Settled, Sheds};
 
     fn load(active_pins: u64, role: Role) -> Load {
-        Load { active_pins, weight: 1, is_in_service: true, role }
+        Load { active_pins, weight: 1, is_in_service: true, is_of_later_tier: false, role }
     }
 
     /// Pins and role of each before, and the roles they get.
@@ -119,6 +129,24 @@ mod tests {
         assert_eq!(roles(&[heavy, load(100, Settled), draining, pinned_only], 1.25), [Settled; 4]);
         let light = [Load { weight: 3, ..load(150, Settled) }, load(250, Settled), draining, pinned_only];
         assert_eq!(roles(&light, 1.25), [Receives, Sheds, Settled, Settled]);
+    }
+
+    #[test]
+    fn a_later_tier_gives_everybody_back_to_the_one_in_use() {
+        let later = |active_pins, role| Load { is_of_later_tier: true, ..load(active_pins, role) };
+        let table: &[(&[Load], &[Role])] = &[
+            (&[load(0, Settled), load(0, Settled), later(90, Settled)], &[Receives, Receives, Sheds]),
+            (&[load(44, Receives), load(45, Receives), later(1, Sheds)], &[Receives, Settled, Sheds]),
+            (&[load(45, Receives), load(45, Receives), later(0, Sheds)], &[Settled, Settled, Settled]),
+            // Whoever has its share already gets no more, and need not give any.
+            (&[load(60, Settled), load(30, Settled), later(10, Settled)], &[Settled, Receives, Sheds]),
+            // Out of service, or for pinned clients only.
+            (&[load(9, Settled), Load { is_in_service: false, ..later(9, Settled) }], &[Settled, Settled]),
+            (&[load(9, Settled), Load { weight: 0, ..later(9, Settled) }], &[Settled, Settled]),
+        ];
+        for (loads, expected) in table {
+            assert_eq!(roles(loads, 1.5), *expected, "{loads:?}");
+        }
     }
 
     /// Of 20,000 pins that come back every few seconds, the pace's share has had its turn. Bound: five standard

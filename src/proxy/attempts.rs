@@ -4,14 +4,14 @@
 //! [`super::retry`]. A reply that another attempt might better is held until that one has been found a backend: when
 //! there is none, the client gets it after all.
 
-use std::io::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::StatusCode;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, Version, header};
 use tokio::time::Instant;
 
+use super::admission::Admission;
 use super::balance::Tried;
 use super::client_connection::ClientConnection;
 use super::deadline::Deadline;
@@ -20,16 +20,17 @@ use super::forward::{
     AttemptError, Begun, Exchange, HeadError, Outgoing, Owner, ReplyHead, RequestBody, RequestHead, expects_continue,
 };
 use super::hedge::Failed;
+use super::outgoing::{own_lines, pass_interim, wanted_upgrade};
 use super::passage::Passage;
-use super::respond::headers;
 use super::snapshot::Pool;
+use super::stopwatch::Stopwatch;
 use super::view::{Slot, View};
 use super::visit::{Destination, Moved, Next, Visit, pin_owner};
 use super::wait::Wait;
 use super::{Journal, Proxy, Target, retry};
 use crate::config::{OnSessionLost, Sessions};
 use crate::pool::{Evidence, Member, Thresholds};
-use crate::telemetry::words::Placement;
+use crate::telemetry::words::{Placement, RefuseReason};
 
 /// One request, as all its attempts see it.
 pub(super) struct Request<'a> {
@@ -82,33 +83,51 @@ impl Proxy {
         let mut retries = 0;
         let mut passage = Passage::new(pool);
         let mut is_agreed = false;
+        let mut admission = Admission::default();
         loop {
-            let next = {
+            let next = if let Some(destination) = admission.destination() {
+                Next::Go(destination)
+            } else {
                 let (mut balancer, mut rng) = (local.balancer.borrow_mut(), self.rng.borrow_mut());
-                let is_first = tried.is_empty() && !wait.has_begun();
+                let is_first = tried.is_empty() && !wait.has_begun() && !admission.has_begun();
                 let now = if is_first { journal.started() } else { Instant::now() };
-                visit.next(pool, &mut balancer, &tried, wait.is_over(), &mut rng, now)
+                visit.next(pool, &mut balancer, (&tried, &admission.crowd), wait.is_over(), &mut rng, now)
             };
+            if !matches!(next, Next::Go(_))
+                && let Some(won) = held.take()
+            {
+                // Nobody does better at once.
+                return Ok(Some(self.accept(request, visit, won, &mut passage, journal)));
+            }
             let destination = match next {
                 Next::Go(destination) => destination,
                 Next::Wait { home } => {
+                    admission.leave();
                     wait.step(&pool.members[home].backend).await;
                     // After a wait the home may be tried again, however often it has failed before.
                     tried.remove(home);
                     continue;
                 }
-                // Nobody does better.
-                Next::Refuse | Next::Nobody if held.is_some() => {
-                    let won = held.take().expect("it was looked at");
-                    return Ok(Some(self.accept(request, visit, won, &mut passage, journal)));
+                Next::QueueAt { member, placement } => {
+                    admission.wait_at(request, member, placement).await;
+                    continue;
+                }
+                Next::QueueForAny(placement) => {
+                    admission.wait_for_any(request, visit, &tried, placement).await;
+                    continue;
+                }
+                Next::Full => {
+                    let (reason, error) = admission.refusal(pool);
+                    journal.placement = Some(Placement::Refused(reason));
+                    return Err(error);
                 }
                 Next::Refuse => {
-                    journal.placement = Some(Placement::Refused);
+                    journal.placement = Some(Placement::Refused(RefuseReason::Policy));
                     return Err(ProxyError::Refused);
                 }
                 Next::Nobody => {
                     if pool.members.iter().any(Member::is_full) {
-                        journal.placement = Some(Placement::Refused);
+                        journal.placement = Some(Placement::Refused(RefuseReason::MaxPins));
                     }
                     return Err(failed.map_or(ProxyError::NoBackend, ProxyError::Attempt));
                 }
@@ -137,6 +156,7 @@ impl Proxy {
                 let mut ids = local.new_ids.borrow_mut();
                 visit.name_pin(|| ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
             }
+            let Some(slot) = admission.enter(request, destination.member) else { continue };
             journal.attempts += 1;
             let body_again = match held.take() {
                 // Its connection is closed: the rest of that reply is not worth reading.
@@ -146,12 +166,15 @@ impl Proxy {
             let unsent = rewound(body_again);
             let is_left = retries < retry.attempts && is_repeatable;
             let outcome = match self.hedge_after(request, &destination, &unsent).filter(|_| retries == 0) {
-                Some(after) => self.try_two(request, visit, (destination, unsent), after, &mut tried, journal).await,
+                Some(after) => {
+                    let first = (destination, unsent, slot);
+                    self.try_two(request, visit, first, after, &mut tried, journal).await
+                }
                 None => {
                     let is_last = !is_left || tried.len() + 1 >= pool.members.len() || !unsent.can_be_sent_again();
                     let limit = pool.settings.timeouts.attempt.filter(|_| !is_last);
                     let deadline = &request.client.deadline;
-                    self.try_one(request, visit, destination, unsent, deadline, limit).await
+                    self.try_one(request, visit, (destination, unsent, slot), deadline, limit).await
                 }
             };
             match outcome {
@@ -228,8 +251,7 @@ impl Proxy {
         &self,
         request: &Request<'_>,
         visit: &Visit,
-        destination: Destination,
-        body: RequestBody,
+        (destination, body, slot): (Destination, RequestBody, Slot),
         deadline: &Deadline,
         limit: Option<Duration>,
     ) -> Result<Won, Failed> {
@@ -238,9 +260,9 @@ impl Proxy {
         let begun_at = (limit.is_some() || reply_times.is_some()).then(Instant::now);
         let pool = request.view.pool(request.pool);
         let member = &pool.members[destination.member];
-        let slot = Slot::hold(request.view, request.pool, destination.member);
+        let stopwatch = Stopwatch::start(pool, &body);
         let (parts, client) = (request.parts, request.client);
-        let own_lines = own_lines(request, visit, &destination);
+        let own_lines = own_lines(request, visit, &destination, self.clock.coarse_now());
         let upgrade = wanted_upgrade(parts);
         let head = RequestHead {
             method: &parts.method,
@@ -263,14 +285,24 @@ impl Proxy {
             owner: member
                 .sends_proxy_protocol
                 .then(|| Owner { connection: client.number, ends: client.origin.ends(&parts.headers) }),
+            sent_at: stopwatch.when_sent(),
         };
         let interim = |head: &ReplyHead| pass_interim(client, parts.version, head);
-        let failed = |(error, body)| (destination, error, body);
-        let begun = self.client.send(member, &outgoing, body, write_head, interim).await.map_err(failed)?;
-        if begun.head.status == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() {
+        let begun = match self.client.send(member, &outgoing, body, write_head, interim).await {
             // Nobody asked for it; what follows is not HTTP any more.
-            return Err(failed((AttemptError::Reply(HeadError::Malformed), begun.exchange.into_body())));
-        }
+            Ok(begun) if begun.head.status == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() => {
+                Err((AttemptError::Reply(HeadError::Malformed), begun.exchange.into_body()))
+            }
+            outcome => outcome,
+        };
+        let begun = match begun {
+            Ok(begun) => begun,
+            Err((error, body)) => {
+                stopwatch.failed(pool, member, &error);
+                return Err((destination, error, body));
+            }
+        };
+        stopwatch.replied(pool, member, begun.head.status);
         if let (Some(times), Some(begun_at)) = (reply_times, begun_at) {
             times.borrow_mut().note(begun_at.elapsed());
         }
@@ -376,57 +408,4 @@ fn rewound(mut body: RequestBody) -> RequestBody {
         body.rewind();
     }
     body
-}
-
-/// What a backend is told: a new home about the client that was moved to it, and where sessions have one copy, who is to
-/// have it.
-fn own_lines(request: &Request<'_>, visit: &Visit, destination: &Destination) -> Vec<u8> {
-    let mut lines = Vec::new();
-    let pool = request.view.pool(request.pool);
-    if pool.settings.sessions == Sessions::Backup
-        && let Some(heir) = visit.heir(pool, destination.member)
-    {
-        let _ = write!(lines, "stickpin-heir: {}\r\n", pool.members[heir].backend.id().name);
-    }
-    if let Some(moved) = destination.moved {
-        let members = &request.view.pool(request.pool).members;
-        let from = moved.from.map_or("removed", |from| &*members[from].backend.id().name);
-        let reason = moved.reason.as_str();
-        // Writing to a `Vec` cannot fail.
-        let _ = write!(lines, "stickpin-rehomed-from: {from}\r\nstickpin-rehome-reason: {reason}\r\n");
-    }
-    if let Some(reason) = destination.session_lost {
-        let _ = write!(lines, "stickpin-session-lost: {}\r\n", reason.as_str());
-    }
-    lines
-}
-
-/// The protocol a client wants to switch to. Not `h2c`, not even in a list: that is a matter of each hop, and what would
-/// follow could not be looked at.
-pub(super) fn wanted_upgrade(parts: &Parts) -> Option<&HeaderValue> {
-    let has_option = |value: &HeaderValue, wanted: &[u8]| {
-        value.as_bytes().split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(wanted))
-    };
-    let protocol = parts.headers.get(header::UPGRADE)?;
-    let names_it = parts.headers.get_all(header::CONNECTION).iter().any(|value| has_option(value, b"upgrade"));
-    (names_it && !has_option(protocol, b"h2c") && parts.version == Version::HTTP_11).then_some(protocol)
-}
-
-/// Passes a 1xx reply on. `100` is not among them: hyper sends it when the body is first asked for.
-fn pass_interim(client: &ClientConnection, version: Version, head: &ReplyHead) {
-    if version != Version::HTTP_11 || head.status == StatusCode::CONTINUE {
-        return;
-    }
-    let mut headers = head.headers.clone();
-    headers::strip(&mut headers, false);
-    let mut text =
-        format!("HTTP/1.1 {} {}\r\n", head.status.as_str(), head.status.canonical_reason().unwrap_or("")).into_bytes();
-    for (name, value) in &headers {
-        text.extend_from_slice(name.as_str().as_bytes());
-        text.extend_from_slice(b": ");
-        text.extend_from_slice(value.as_bytes());
-        text.extend_from_slice(b"\r\n");
-    }
-    text.extend_from_slice(b"\r\n");
-    client.send_interim(&text);
 }

@@ -155,6 +155,20 @@ mod tests {
     }
 
     #[test]
+    fn a_wall_clock_that_is_set_back_or_forth_moves_no_deadline() {
+        let (start, wall) = (Instant::now(), SystemTime::UNIX_EPOCH + Duration::from_secs(100_000));
+        let all = Rc::new(Deadlines::new(start, wall));
+        let deadline = all.place();
+        deadline.set(Duration::from_secs(1));
+        let back = wall - Duration::from_secs(3600);
+        all.tick(start + Duration::from_millis(1000), back);
+        assert!(!deadline.has_passed());
+        assert_eq!(all.wall_seconds(), unix_seconds(back));
+        all.tick(start + Duration::from_millis(1050), wall + Duration::from_secs(3600));
+        assert!(deadline.has_passed());
+    }
+
+    #[test]
     fn a_dropped_deadline_leaves_nothing_behind() {
         let all = Rc::new(Deadlines::new(Instant::now(), SystemTime::UNIX_EPOCH));
         let (first, second) = (all.place(), all.place());

@@ -16,6 +16,11 @@ pub(super) enum ProxyError {
     NoBackend,
     /// The pool's policy says that a client without its home gets an error.
     Refused,
+    /// Whoever could serve it is full, and so is the queue, or it has waited there as long as it may.
+    Full {
+        /// When to come again, in seconds.
+        retry_after: u32,
+    },
     /// The pool places requests by an affinity key, and turns away those without one.
     NoAffinityKey,
     /// The last attempt failed.
@@ -36,6 +41,7 @@ impl ProxyError {
             Self::Attempt(AttemptError::ClientStalled) => StatusCode::REQUEST_TIMEOUT,
             Self::NoBackend
             | Self::Refused
+            | Self::Full { .. }
             | Self::Attempt(AttemptError::Connect(_) | AttemptError::ConnectTimeout) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Attempt(AttemptError::Broken { .. } | AttemptError::Reply(_)) => StatusCode::BAD_GATEWAY,
             Self::Attempt(AttemptError::FirstByteTimeout | AttemptError::AttemptTimeout) | Self::RequestTimeout => {

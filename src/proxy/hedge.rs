@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::attempts::{Request, Won, wanted_upgrade};
+use super::attempts::{Request, Won};
 use super::balance::Tried;
 use super::forward::{AttemptError, RequestBody, is_idempotent};
-use super::visit::{Destination, Next, Visit};
+use super::outgoing::wanted_upgrade;
+use super::view::Slot;
+use super::visit::{Crowd, Destination, Next, Visit};
 use super::{Journal, Proxy};
 use crate::telemetry::words::{DetourReason, Placement, RetryReason};
 
@@ -43,24 +45,24 @@ impl Proxy {
         &self,
         request: &Request<'_>,
         visit: &Visit,
-        (first, body): (Destination, RequestBody),
+        (first, body, slot): (Destination, RequestBody, Slot),
         after: Duration,
         tried: &mut Tried,
         journal: &mut Journal,
     ) -> Result<Won, Failed> {
         let begun_at = Instant::now();
-        let mut one = pin!(self.try_one(request, visit, first, body, &request.client.deadline, None));
+        let mut one = pin!(self.try_one(request, visit, (first, body, slot), &request.client.deadline, None));
         if let Ok(outcome) = timeout(after, &mut one).await {
             return outcome;
         }
-        let Some(second) = self.second(request, visit, &first, tried) else { return one.await };
+        let Some((second, slot)) = self.second(request, visit, &first, tried) else { return one.await };
         if !request.view.local(request.pool).spend_retry() {
             return one.await;
         }
         request.view.pool(request.pool).counters.shard(self.worker).retried(RetryReason::Hedge);
         journal.attempts += 1;
         let deadline = self.clock.place();
-        let mut two = pin!(self.try_one(request, visit, second, RequestBody::empty(), &deadline, None));
+        let mut two = pin!(self.try_one(request, visit, (second, RequestBody::empty(), slot), &deadline, None));
         let (failed, other) = tokio::select! {
             outcome = &mut one => match outcome {
                 Ok(won) => return Ok(won),
@@ -85,13 +87,21 @@ impl Proxy {
         other
     }
 
-    /// Who else may be asked while `first` is: somebody to whom the request can go as it is.
-    fn second(&self, request: &Request<'_>, visit: &Visit, first: &Destination, tried: &Tried) -> Option<Destination> {
+    /// Who else may be asked while `first` is: somebody with room, to whom the request can go as it is.
+    fn second(
+        &self,
+        request: &Request<'_>,
+        visit: &Visit,
+        first: &Destination,
+        tried: &Tried,
+    ) -> Option<(Destination, Slot)> {
         let pool = request.view.pool(request.pool);
         let mut tried = *tried;
         tried.insert(first.member);
         let (mut balancer, mut rng) = (request.view.local(request.pool).balancer.borrow_mut(), self.rng.borrow_mut());
-        let Next::Go(second) = visit.next(pool, &mut balancer, &tried, true, &mut rng, Instant::now()) else {
+        let Next::Go(second) =
+            visit.next(pool, &mut balancer, (&tried, &Crowd::default()), true, &mut rng, Instant::now())
+        else {
             return None;
         };
         let is_plain = second.moved.is_none() && second.session_lost.is_none() && second.member != first.member;
@@ -100,6 +110,7 @@ impl Proxy {
             Placement::Detour(_) => Placement::Detour(DetourReason::Busy),
             placement => placement,
         };
-        is_plain.then_some(Destination { placement, ..second })
+        let slot = if is_plain { Slot::try_hold(request.view, request.pool, second.member) } else { None };
+        slot.map(|slot| (Destination { placement, ..second }, slot))
     }
 }

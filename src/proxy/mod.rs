@@ -18,6 +18,8 @@ pub mod snapshot;
 
 pub mod worker;
 
+mod admission;
+
 mod attempts;
 
 mod client_connection;
@@ -32,6 +34,8 @@ mod hedge;
 
 mod journal;
 
+mod outgoing;
+
 mod passage;
 
 mod relay;
@@ -39,6 +43,8 @@ mod relay;
 mod reply_times;
 
 mod retry;
+
+mod stopwatch;
 
 mod view;
 
@@ -60,7 +66,7 @@ use tokio::time::Instant;
 
 use crate::config::Sessions;
 use crate::telemetry::access_log::WorkerLog;
-use crate::telemetry::words::Placement;
+use crate::telemetry::words::{Placement, RefuseReason};
 use accept::request::{Target, check};
 use attempts::Served;
 use client_connection::{ClientConnection, Tunnel};
@@ -131,9 +137,12 @@ impl Proxy {
         if !unknown.is_empty() {
             visit.ask_others(pool, unknown, pin_owner(client.origin.client(&parts.headers))).await;
         }
+        if visit.needs_home() {
+            visit.take_home(pool, || pin_owner(client.origin.client(&parts.headers))).await;
+        }
         journal.verdict = visit.verdict();
         if visit.lacks_key() {
-            journal.placement = Some(Placement::Refused);
+            journal.placement = Some(Placement::Refused(RefuseReason::Policy));
             return Err(ProxyError::NoAffinityKey);
         }
         let body = RequestBody::new(body, pool.settings.retry.body_limit);
@@ -265,6 +274,9 @@ fn tell_session_lost(
 fn refuse(error: &ProxyError, mut journal: Journal, client: &Rc<ClientConnection>) -> Response<ReplyBody> {
     tracing::debug!(peer = %client.peer, ?error, "answered with an error page");
     journal.status = Some(error.status().as_u16());
-    let page = error_page::page(error.status(), error.closes());
+    let page = match error {
+        ProxyError::Full { retry_after } => error_page::full(error.status(), *retry_after),
+        _ => error_page::page(error.status(), error.closes()),
+    };
     page.map(|text| ReplyBody::Page(Page::new(text, journal, client)))
 }

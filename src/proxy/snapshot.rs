@@ -10,16 +10,18 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::accept::route::Routes;
+use super::affinity::known_keys::KnownKeys;
 use super::affinity::{AffinityKeys, CookieName, KeyRing, Limits, PoolPins, SessionPins, SetCookie};
+use super::balance::hash::{Homes, Tables};
 use super::balance::newcomers::Newcomers;
 use super::gate::Gates;
 use crate::config::{
     self, AccessLogTarget, Config, CookieAffinity, HomeBy, PinOn, SendProxyProtocol, TrustedProxies, WithoutKey,
 };
-use crate::pins::Stores;
+use crate::pins::{PinStore, Stores};
 use crate::pool::recent::RecentPins;
 use crate::pool::sessions::Permits;
-use crate::pool::{BackendId, Member, Registry};
+use crate::pool::{BackendId, Member, PoolLine, PoolState, Registry, Warming, Wishes};
 use crate::telemetry::counters::PoolCounters;
 
 /// A client that is pinned by hash counts as active for this long after its last request.
@@ -34,6 +36,8 @@ pub struct Lasting {
     pub stores: Arc<Stores>,
     /// Gates for the parallel requests of one client.
     pub gates: Arc<Gates>,
+    /// Tables in which keys find their homes.
+    pub tables: Arc<Tables>,
     /// Pins whose loss, or whose move from a backend that was removed, was told a moment ago.
     pub told: Arc<Mutex<RecentPins>>,
 }
@@ -55,6 +59,7 @@ impl Lasting {
             registry: Arc::clone(registry),
             stores: Arc::new(stores),
             gates: Arc::default(),
+            tables: Arc::default(),
             told: Self::nothing_told(),
         }
     }
@@ -77,6 +82,8 @@ pub struct Snapshot {
     pub gates: Arc<Gates>,
     /// See [`Lasting::told`].
     pub told: Arc<Mutex<RecentPins>>,
+    /// How workers ask one another for connections.
+    pub wishes: Arc<Wishes>,
 }
 
 /// One pool of a snapshot.
@@ -88,6 +95,12 @@ pub struct Pool {
     pub members: Vec<Member>,
     /// Its counters, which outlive the snapshot.
     pub counters: Arc<PoolCounters>,
+    /// What is known of it as a whole, which outlives the snapshot too.
+    pub state: Arc<PoolState>,
+    /// Where requests wait for any of its backends; outlives the snapshot, too.
+    pub line: Arc<PoolLine>,
+    /// Any of its backends can be full of requests.
+    pub is_bounded: bool,
     /// What may be done to its pinned clients.
     pub permits: Permits,
     /// How its clients keep coming back.
@@ -128,6 +141,19 @@ pub struct Hash {
     pub keys: AffinityKeys,
     /// What happens without one.
     pub without_key: WithoutKey,
+    /// Finds the home of a key.
+    pub homes: Homes,
+    /// With a bound on the load: the keys in use.
+    pub bounded: Option<Bounded>,
+}
+
+/// What a bound on the load of hashing takes.
+#[derive(Debug)]
+pub struct Bounded {
+    /// A backend with more than this many times the average gets no new key.
+    pub ratio: f64,
+    /// Where the keys in use live.
+    pub known: KnownKeys,
 }
 
 /// Everything that is worked out once for a pool's cookie.
@@ -153,6 +179,7 @@ impl Snapshot {
         let names: HashSet<_> = pools.iter().map(|pool| Arc::clone(&pool.settings.name)).collect();
         lasting.registry.retain(&backends, &names);
         lasting.stores.retain(&names);
+        lasting.tables.retain(&names);
         Self {
             generation,
             routes: Routes::new(&config.routes),
@@ -161,6 +188,7 @@ impl Snapshot {
             trusted_proxies: Arc::clone(&config.trusted_proxies),
             gates: Arc::clone(&lasting.gates),
             told: Arc::clone(&lasting.told),
+            wishes: Arc::clone(lasting.registry.wishes()),
         }
     }
 
@@ -174,6 +202,11 @@ impl Pool {
     /// Time since this snapshot was made.
     pub fn uptime(&self, now: Instant) -> Duration {
         now.duration_since(self.made_at)
+    }
+
+    /// `Some` while one of its backends may be warming.
+    pub fn warming(&self, now: Instant) -> Option<Warming> {
+        self.state.warming(self.settings.slow_start, now)
     }
 
     /// How long a client counts as active after its last request; zero where there are no pins.
@@ -192,7 +225,20 @@ impl Pool {
 
     /// Whether the pin store counts its pins, each by name.
     pub fn counts_in_store(&self) -> bool {
-        matches!(&self.affinity, Affinity::AppSession(session) if session.home_by == HomeBy::Learn)
+        match &self.affinity {
+            Affinity::AppSession(session) => session.home_by == HomeBy::Learn,
+            Affinity::Hash(hash) => hash.bounded.is_some(),
+            Affinity::Off | Affinity::Cookie(_) => false,
+        }
+    }
+
+    /// The pin store, where it is used.
+    pub fn pin_store(&self) -> Option<&Arc<PinStore>> {
+        match &self.affinity {
+            Affinity::AppSession(session) => Some(&session.store),
+            Affinity::Hash(hash) => hash.bounded.as_ref().map(|bounded| &bounded.known.store),
+            Affinity::Off | Affinity::Cookie(_) => None,
+        }
     }
 
     /// Whether lives of backends are told apart by a header of the probe's reply.
@@ -225,6 +271,8 @@ impl Pool {
             let id = BackendId { pool: Arc::clone(&settings.name), name: Arc::clone(&backend.name) };
             let state = lasting.registry.backend(&id, now);
             state.set_file_weight(backend.weight.get());
+            let (max_requests, max_connections) = bounds(settings, backend);
+            state.set_bounds(max_requests, max_connections);
             if settings.health.probe == config::Probe::Off {
                 state.assume_healthy(now);
             }
@@ -233,9 +281,12 @@ impl Pool {
                 address: backend.address.clone(),
                 sends_proxy_protocol: settings.send_proxy_protocol == SendProxyProtocol::V2,
                 max_pins: backend.max_pins,
+                tier: backend.tier,
             }
         };
         let members: Vec<Member> = settings.backends.iter().map(member).collect();
+        let state = lasting.registry.pool_state(&settings.name, now);
+        state.follow(&members, settings.panic_below.fraction());
         let affinity = match &settings.affinity {
             config::Affinity::Off => Affinity::Off,
             config::Affinity::Cookie(cookie) => Affinity::Cookie(Cookie::new(cookie, settings, keys)),
@@ -244,9 +295,19 @@ impl Pool {
                 Affinity::AppSession(Box::new(SessionPins::new(session, settings, &members, keys, store)))
             }
             config::Affinity::Hash(hash) => {
-                Affinity::Hash(Hash { keys: AffinityKeys::new(hash), without_key: hash.without_key })
+                let known = || {
+                    let store = lasting.stores.pool(&settings.name, pin_store);
+                    KnownKeys::new(keys, &settings.name, &members, store)
+                };
+                Affinity::Hash(Hash {
+                    keys: AffinityKeys::new(hash),
+                    without_key: hash.without_key,
+                    homes: lasting.tables.homes(&settings.name, hash.home_hash, &members),
+                    bounded: hash.bounded_load.map(|ratio| Bounded { ratio, known: known() }),
+                })
             }
         };
+        let is_bounded = settings.backends.iter().any(|backend| bounds(settings, backend) != (None, None));
         let (idle_timeout, max_lifetime) = match &settings.affinity {
             config::Affinity::Cookie(cookie) => (cookie.idle_timeout, cookie.max_lifetime),
             config::Affinity::AppSession(session) => (session.idle_timeout, session.max_lifetime),
@@ -258,6 +319,9 @@ impl Pool {
             settings: settings.clone(),
             members,
             counters: lasting.registry.pool(&settings.name),
+            state,
+            line: lasting.registry.line(&settings.name),
+            is_bounded,
             affinity,
             limits,
             idle_timeout,
@@ -266,6 +330,11 @@ impl Pool {
             made_at: now,
         }
     }
+}
+
+/// How many requests and connections a backend may have: what is said of it, else of the pool.
+fn bounds(pool: &config::Pool, backend: &config::Backend) -> (Option<u32>, Option<u32>) {
+    (backend.max_requests.or(pool.max_requests), backend.max_connections.or(pool.max_connections))
 }
 
 /// After an eighth of the idle timeout, so that a reply rarely carries a cookie and an active client loses at most that

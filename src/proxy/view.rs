@@ -9,7 +9,7 @@ use super::affinity::NewIds;
 use super::balance::Balancer;
 use super::reply_times::ReplyTimes;
 use super::snapshot::{Pool, Snapshot};
-use crate::pool::Member;
+use crate::pool::{Member, Turn};
 
 /// Retries that a pool may always make, however little traffic it has.
 const BUDGET_FLOOR: f64 = 50.0;
@@ -88,9 +88,15 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Counts one more.
-    pub fn hold(view: &Rc<View>, pool: usize, member: usize) -> Self {
-        view.pool(pool).members[member].backend.begin_request();
+    /// Counts one more, if the backend has room for it.
+    pub fn try_hold(view: &Rc<View>, pool: usize, member: usize) -> Option<Self> {
+        let has_room = view.pool(pool).members[member].backend.try_begin_request();
+        has_room.then(|| Self { view: Rc::clone(view), pool, member })
+    }
+
+    /// Room that was waited for, and is counted already.
+    pub fn of_turn(view: &Rc<View>, pool: usize, member: usize, turn: Turn) -> Self {
+        turn.keep();
         Self { view: Rc::clone(view), pool, member }
     }
 

@@ -211,7 +211,7 @@ impl Beginning {
                 // Whoever connects and goes away again only looks whether we are there.
                 if !matches!(error, HeaderError::Broken(_)) {
                     let what = format!("a connection was closed: {error}");
-                    shared.header_trouble.borrow_mut().tell(&listening.address, &what);
+                    listening.header_trouble.tell(&listening.address, &what);
                 }
                 return;
             }
@@ -242,8 +242,15 @@ async fn tick(proxy: Rc<Proxy>) {
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swept = Instant::now();
     let mut generation = proxy.published.generation();
+    let wishes = Arc::clone(&proxy.view().snapshot.wishes);
     loop {
-        let now = interval.tick().await;
+        let now = tokio::select! {
+            now = interval.tick() => now,
+            () = wishes.asked(proxy.worker) => {
+                proxy.client.close_wanted();
+                continue;
+            }
+        };
         proxy.clock.tick(Instant::now(), SystemTime::now());
         if now.duration_since(swept) >= SWEEP {
             swept = now;

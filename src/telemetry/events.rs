@@ -45,6 +45,46 @@ pub enum Event {
         /// The backend's name.
         backend: Arc<str>,
     },
+    /// A pool begins to ignore health for spreading new clients, or stops to.
+    Panic {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// Whether it does now.
+        panicking: bool,
+    },
+    /// Clients begin to be turned away for want of room, or there is room again.
+    Fullness {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// The setting that bounds it: `max_pins` or `max_requests`.
+        bound: &'static str,
+        /// Whether there is none.
+        is_full: bool,
+    },
+    /// A source of backends failed, or gives a list again.
+    Discovery {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// The word for the source.
+        source: &'static str,
+        /// Why there is no list; `None` when there is one again.
+        error: Option<String>,
+    },
+    /// Backends came or went, other than by the configuration file.
+    Backends {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// The word for the source.
+        source: &'static str,
+        /// The first ones of those who came.
+        added: Vec<Arc<str>>,
+        /// The first ones of those who went.
+        removed: Vec<Arc<str>>,
+        /// How many came.
+        added_count: usize,
+        /// How many went.
+        removed_count: usize,
+    },
     /// The configuration was read again: the generation that took effect, or why nothing was changed.
     Reload(Result<u64, String>),
 }
@@ -56,6 +96,10 @@ impl Event {
             Self::Health { .. } => "health",
             Self::AdminState { .. } => "admin_state",
             Self::Drained { .. } => "drained",
+            Self::Panic { .. } => "panic",
+            Self::Fullness { .. } => "fullness",
+            Self::Discovery { .. } => "discovery",
+            Self::Backends { .. } => "backends",
             Self::Reload(_) => "reload",
         }
     }

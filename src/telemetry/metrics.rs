@@ -48,10 +48,29 @@ pub struct PoolScrape {
     pub name: Arc<str>,
     /// Its counters.
     pub counters: Arc<PoolCounters>,
+    /// Whether health is ignored for spreading new clients.
+    pub panicking: bool,
     /// In the order of the file.
     pub backends: Vec<BackendScrape>,
+    /// Requests that wait for any of them.
+    pub queued: u32,
     /// Its learned pins, where it has them.
     pub pin_store: Option<PinStoreScrape>,
+    /// Where more backends are looked for.
+    pub sources: Vec<SourceScrape>,
+}
+
+/// A source of backends of one pool.
+#[derive(Debug)]
+pub struct SourceScrape {
+    /// The word for it.
+    pub source: &'static str,
+    /// Backends in its last good list.
+    pub backends: usize,
+    /// Looks that gave no list.
+    pub failures: u64,
+    /// When the last good list was had.
+    pub last_success: Option<SystemTime>,
 }
 
 /// The learned pins of one pool.
@@ -93,6 +112,10 @@ pub struct BackendScrape {
     pub active_pins: u64,
     /// Requests whose reply has not fully ended.
     pub in_flight: u32,
+    /// Requests that wait for this very backend.
+    pub queued: u32,
+    /// Open connections, idle ones included.
+    pub connections: u32,
     /// Every state's word, and whether it is the current one.
     pub health: [(&'static str, bool); 4],
 }
@@ -211,6 +234,15 @@ impl Scrape {
         Ok(())
     }
 
+    fn panicking(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Whether too few backends are available, so that health is ignored for spreading new clients.";
+        let mut metric = encoder.encode_descriptor("pool_panicking", help, None, MetricType::Gauge)?;
+        for pool in &self.pools {
+            gauge(&mut metric, [("pool", &*pool.name)], &u64::from(pool.panicking))?;
+        }
+        Ok(())
+    }
+
     fn pin_stores(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let stores = || self.pools.iter().filter_map(|pool| Some((&*pool.name, pool.pin_store.as_ref()?)));
         let shared = || stores().filter_map(|(pool, store)| Some((pool, store.shared.as_ref()?)));
@@ -247,6 +279,32 @@ impl Scrape {
         Ok(())
     }
 
+    fn sources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sources = || {
+            self.pools.iter().flat_map(|pool| pool.sources.iter().map(|source| (&*pool.name, source.source, source)))
+        };
+        let help = "Looks for backends that gave no list; the last good one stays.";
+        let mut metric = encoder.encode_descriptor("discovery_failures", help, None, MetricType::Counter)?;
+        for (pool, word, source) in sources() {
+            counter(&mut metric, [("pool", pool), ("source", word)], source.failures)?;
+        }
+        let help = "When a source of backends last gave a list, in Unix time.";
+        let unit = Some(&Unit::Seconds);
+        let mut metric =
+            encoder.encode_descriptor("discovery_last_success_timestamp", help, unit, MetricType::Gauge)?;
+        for (pool, word, source) in sources() {
+            let Some(at) = source.last_success else { continue };
+            let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            gauge(&mut metric, [("pool", pool), ("source", word)], &at)?;
+        }
+        let help = "Backends in the last good list of a source.";
+        let mut metric = encoder.encode_descriptor("discovered_backends", help, None, MetricType::Gauge)?;
+        for (pool, word, source) in sources() {
+            gauge(&mut metric, [("pool", pool), ("source", word)], &(source.backends as u64))?;
+        }
+        Ok(())
+    }
+
     fn active_pins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Clients that used their pin within the idle timeout.";
         let mut metric = encoder.encode_descriptor("active_pins", help, None, MetricType::Gauge)?;
@@ -273,6 +331,29 @@ impl Scrape {
         let mut metric = encoder.encode_descriptor("backend_in_flight", help, None, MetricType::Gauge)?;
         for (pool, backend) in self.backends() {
             gauge(&mut metric, [("pool", pool), ("backend", &*backend.name)], &backend.in_flight)?;
+        }
+        Ok(())
+    }
+
+    fn queued(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests that wait for room at this very backend.";
+        let mut metric = encoder.encode_descriptor("backend_queued", help, None, MetricType::Gauge)?;
+        for (pool, backend) in self.backends() {
+            gauge(&mut metric, [("pool", pool), ("backend", &*backend.name)], &backend.queued)?;
+        }
+        let help = "Requests that wait for room at any backend of the pool.";
+        let mut metric = encoder.encode_descriptor("pool_queued", help, None, MetricType::Gauge)?;
+        for pool in &self.pools {
+            gauge(&mut metric, [("pool", &*pool.name)], &pool.queued)?;
+        }
+        Ok(())
+    }
+
+    fn open_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Open connections to the backend, idle ones included.";
+        let mut metric = encoder.encode_descriptor("backend_open_connections", help, None, MetricType::Gauge)?;
+        for (pool, backend) in self.backends() {
+            gauge(&mut metric, [("pool", pool), ("backend", &*backend.name)], &backend.connections)?;
         }
         Ok(())
     }
@@ -331,8 +412,12 @@ impl Collector for Scrape {
         self.sessions_lost(&mut encoder)?;
         self.active_pins(&mut encoder)?;
         self.pin_stores(&mut encoder)?;
+        self.panicking(&mut encoder)?;
+        self.sources(&mut encoder)?;
         self.health(&mut encoder)?;
         self.in_flight(&mut encoder)?;
+        self.queued(&mut encoder)?;
+        self.open_connections(&mut encoder)?;
         self.backend_connections(&mut encoder)?;
         self.process(&mut encoder)
     }
@@ -392,6 +477,8 @@ mod tests {
             connections_reused,
             active_pins: 41,
             in_flight: 2,
+            queued: 6,
+            connections: 8,
             health: [("starting", false), ("healthy", true), ("suspect", false), ("unhealthy", false)],
         }
     }
@@ -423,12 +510,23 @@ mod tests {
             pools: vec![PoolScrape {
                 name: "shop".into(),
                 counters: Arc::new(counters),
+                panicking: true,
                 backends: vec![backend("app1", &app1)],
+                queued: 9,
                 pin_store: Some(PinStoreScrape {
                     pins: 5,
                     evictions: 1,
                     shared: Some(SharedStoreScrape { connected: true, pending: 2, dropped: 3, timeouts: 4 }),
                 }),
+                sources: vec![
+                    SourceScrape { source: "watched_file", backends: 0, failures: 2, last_success: None },
+                    SourceScrape {
+                        source: "dns",
+                        backends: 3,
+                        failures: 1,
+                        last_success: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
+                    },
+                ],
             }],
             listeners: vec![ListenerScrape { listener: "0.0.0.0:8080".to_owned(), connections: 3 }],
             reloads_ok: 4,

@@ -11,8 +11,8 @@ pub enum Placement {
     Detour(DetourReason),
     /// The pin itself moved.
     Rehomed(RehomeReason),
-    /// The pool's policy says that a client without its home gets an error.
-    Refused,
+    /// The client gets an error: by the pool's policy, or because there is no room.
+    Refused(RefuseReason),
     /// The route or pool has no affinity.
     Unpinned,
 }
@@ -30,6 +30,19 @@ pub enum DetourReason {
     Unreachable,
     /// The operator disabled the home.
     Disabled,
+}
+
+/// Why a client got an error though backends are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefuseReason {
+    /// The pool's policy says so, for a client without its home or a request without a key.
+    Policy,
+    /// Every backend has as many clients as it may.
+    MaxPins,
+    /// There was no room, and none in the queue.
+    QueueFull,
+    /// It has waited in the queue for as long as it may.
+    QueueTimeout,
 }
 
 /// Why a pin moved.
@@ -55,7 +68,7 @@ pub enum RehomeReason {
 
 impl Placement {
     /// Every placement with every reason, in the order of [`Placement::index`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::New,
         Self::Kept,
         Self::Detour(DetourReason::Busy),
@@ -71,7 +84,10 @@ impl Placement {
         Self::Rehomed(RehomeReason::HoldOver),
         Self::Rehomed(RehomeReason::NewSession),
         Self::Rehomed(RehomeReason::Rebalanced),
-        Self::Refused,
+        Self::Refused(RefuseReason::Policy),
+        Self::Refused(RefuseReason::MaxPins),
+        Self::Refused(RefuseReason::QueueFull),
+        Self::Refused(RefuseReason::QueueTimeout),
         Self::Unpinned,
     ];
 
@@ -82,8 +98,8 @@ impl Placement {
             Self::Kept => 1,
             Self::Detour(reason) => 2 + reason as usize,
             Self::Rehomed(reason) => 7 + reason as usize,
-            Self::Refused => 15,
-            Self::Unpinned => 16,
+            Self::Refused(reason) => 15 + reason as usize,
+            Self::Unpinned => 19,
         }
     }
 
@@ -94,7 +110,7 @@ impl Placement {
             Self::Kept => "kept",
             Self::Detour(_) => "detour",
             Self::Rehomed(_) => "rehomed",
-            Self::Refused => "refused",
+            Self::Refused(_) => "refused",
             Self::Unpinned => "unpinned",
         }
     }
@@ -104,7 +120,8 @@ impl Placement {
         match self {
             Self::Detour(reason) => reason.as_str(),
             Self::Rehomed(reason) => reason.as_str(),
-            Self::New | Self::Kept | Self::Refused | Self::Unpinned => "",
+            Self::Refused(reason) => reason.as_str(),
+            Self::New | Self::Kept | Self::Unpinned => "",
         }
     }
 }
@@ -118,6 +135,18 @@ impl DetourReason {
             Self::Suspect => "suspect",
             Self::Unreachable => "unreachable",
             Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl RefuseReason {
+    /// The word, empty for the policy, which needs none.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "",
+            Self::MaxPins => "max_pins",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
         }
     }
 }

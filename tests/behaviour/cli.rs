@@ -75,6 +75,13 @@ fn check_names_the_files_that_run_could_not_use() {
         let found = stderr.lines().find(|line| line.starts_with(&format!("my.yaml: {key}:")));
         assert!(found.is_some_and(|line| line.contains(file)), "{stderr}");
     }
+    let from = "listeners: [127.0.0.1:0]\npools: { app: { backends_from: { file: my.yaml } } }";
+    let (code, _, stderr) = stickpin(&["check", "--config", "my.yaml"], from);
+    assert_eq!(code, 1);
+    assert!(
+        stderr.contains("my.yaml: pools.app.backends_from.file: ./my.yaml: expected a list, found a m"),
+        "{stderr}"
+    );
 }
 
 #[tokio::test]

@@ -105,22 +105,30 @@ async fn a_removed_home_is_left_without_a_loss() {
     }
 }
 
+/// Where there is one copy, whoever serves a session takes it over. It is told to keep the copy at the home, or that has
+/// nothing when the client is back: it was logged out.
 #[tokio::test]
-async fn a_refused_connect_is_a_detour_to_one_that_has_a_copy() {
+async fn a_refused_connect_is_a_detour_that_loses_nothing_afterwards() {
     for kind in KINDS {
         let backends = cluster(kind);
         let mut gate = Gate::before(backends[0].address()).await;
         let mut shop = shop(kind, &backends).probed(SUSPECTING);
         shop.backends[0] = gate.yaml("red");
         let stickpin = shop.open().await;
-        let mut client = client_at(&stickpin, "red").await;
+        let (mut client, mut admin) = (client_at(&stickpin, "red").await, stickpin.admin());
         assert_stays(&mut client, "red").await;
         let pin = client.cookies.value("stickpin").unwrap().to_owned();
         gate.shut().await;
         let away = who_am_i(&mut client).await;
         assert_ne!(away.served_by(), "red");
         assert_eq!(away.field("user"), "ann", "{kind}: {}", away.text());
+        if kind == "backup" {
+            assert_eq!(away.field("copied_to"), "red", "{}", away.text());
+        }
         assert_eq!(client.cookies.value("stickpin"), Some(&*pin), "the pin is as it was");
+        gate.open().await;
+        admin.until_health("shop", "red", "healthy").await;
+        assert_stays(&mut client, "red").await;
         assert_placed(&stickpin, "rehomed", "", 0).await;
     }
 }

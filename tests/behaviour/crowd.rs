@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::support::{Client, ClientError, Reply, StickpinProcess, until};
 
@@ -22,6 +22,8 @@ pub(crate) struct Customer {
     /// Where it logged in.
     pub(crate) home: String,
     pub(crate) seen: Vec<Seen>,
+    /// The longest that one of them took, failed ones included.
+    pub(crate) longest_wait: Duration,
 }
 
 /// One answer to `GET /whoami`.
@@ -33,7 +35,9 @@ pub(crate) enum Seen {
 
 impl Customer {
     async fn ask(&mut self) {
+        let begun = Instant::now();
         let seen = Seen::of(self.client.get("/whoami").await);
+        self.longest_wait = self.longest_wait.max(begun.elapsed());
         self.seen.push(seen);
     }
 
@@ -102,7 +106,13 @@ pub(crate) async fn customers(stickpin: &StickpinProcess, count: usize) -> Vec<C
         let (mut client, user) = (stickpin.client(), format!("user{n}"));
         let login = client.post(&format!("/login?user={user}"), "").await.unwrap();
         assert_eq!(login.status, 200, "{}", login.text());
-        customers.push(Customer { client, user, home: login.served_by(), seen: Vec::new() });
+        customers.push(Customer {
+            client,
+            user,
+            home: login.served_by(),
+            seen: Vec::new(),
+            longest_wait: Duration::ZERO,
+        });
     }
     customers
 }

@@ -6,9 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::Request;
+use serde_json::json;
 
 use crate::shop::{Shop, assert_placed, processes, until_gone};
-use crate::support::{Client, Reply, StickpinProcess};
+use crate::support::{Client, Reply, StickpinProcess, until};
 
 async fn ask(client: &mut Client, path: &str, headers: &[(&str, &str)]) -> Reply {
     let mut request = Request::get(path);
@@ -154,4 +155,79 @@ async fn clients_of_one_network_share_a_place_when_the_prefix_says_so() {
         networks.extend(places);
     }
     assert_eq!(networks.len(), 3);
+}
+
+#[tokio::test]
+async fn by_a_table_too_all_replicas_agree_and_a_weight_order_moves_keys_and_outlives_a_restart() {
+    let backends = processes(["red", "green", "blue"]);
+    for balance in ["maglev", "ring"] {
+        let state = tempfile::tempdir().unwrap();
+        let settings = format!("balance: {balance}\n    affinity: {{ hash: {{ keys: [{{ header: X-User }}] }} }}");
+        let shop = |lines: Vec<String>| Shop::of(lines).pool(&settings);
+        let lines = || backends.iter().map(|backend| backend.yaml());
+        let kept = shop(lines().collect()).top(&format!("state_dir: {}", state.path().display()));
+        let mut stickpin = kept.open().await;
+        // The same backends in another order.
+        let replica = shop(lines().rev().collect()).open().await;
+        let before = places(&stickpin).await;
+        assert_eq!(before.values().collect::<HashSet<_>>().len(), 3, "{balance}: everybody has some");
+        assert_eq!(places(&replica).await, before, "{balance}");
+        let view = stickpin.admin().get("/api/v1/pools/shop").await.json();
+        assert_eq!(view["balance"], balance);
+
+        let of_red = |places: &BTreeMap<String, String>| places.values().filter(|place| *place == "red").count();
+        for admin in [&mut stickpin.admin(), &mut replica.admin()] {
+            admin.put("/api/v1/pools/shop/backends/red/weight", &json!({ "weight": 8 })).await;
+        }
+        let after = places(&stickpin).await;
+        assert!(of_red(&after) > 60, "{balance}: {} of 100 for a weight of 8 in 10", of_red(&after));
+        assert_eq!(places(&replica).await, after, "{balance}");
+        assert!(stickpin.terminate().await.success());
+        assert_eq!(places(&kept.open().await).await, after, "{balance}: after a restart");
+    }
+}
+
+/// Bound: 1.05 times the average, and one key.
+#[tokio::test]
+async fn with_a_bound_no_backend_gets_more_than_its_part_and_no_key_in_use_is_taken_away() {
+    let backends = processes(["red", "green", "blue", "late"]);
+    let lines: Vec<String> = backends.iter().map(|backend| backend.yaml()).collect();
+    let of = |lines: &[String], bounded_load: &str| {
+        let hash = format!("affinity: {{ hash: {{ keys: [{{ header: X-User }}], bounded_load: {bounded_load} }} }}");
+        Shop::of(lines.iter().cloned()).pool(&format!("balance: maglev\n    {hash}"))
+    };
+    let count = |places: &BTreeMap<String, String>| {
+        let mut counts = BTreeMap::<String, u64>::new();
+        places.values().for_each(|place| *counts.entry(place.clone()).or_default() += 1);
+        counts
+    };
+    let unbounded = places(&of(&lines[..3], "off").open().await).await;
+    assert!(count(&unbounded).values().any(|keys| *keys > 36), "by chance one has more: {:?}", count(&unbounded));
+
+    let stickpin = of(&lines[..3], "1.05").open().await;
+    let before = places(&stickpin).await;
+    assert!(count(&before).values().all(|keys| *keys <= 36), "{:?}", count(&before));
+    let mut admin = stickpin.admin();
+    for (backend, keys) in count(&before) {
+        until(&format!("{keys} keys are in use at {backend}"), async || {
+            let view = admin.backend("shop", &backend).await;
+            if view["active_pins"] == keys { Ok(()) } else { Err(view["active_pins"].clone()) }
+        })
+        .await;
+    }
+    assert!((admin.metric("stickpin_pin_store_pins", &["pool=\"shop\""]).await - 100.0).abs() < 0.5);
+
+    // Load shifts: another backend, another weight. Whoever is in use stays; a new key sees the new one.
+    of(&lines, "1.05").write_to(&stickpin);
+    assert_eq!(admin.reload().await.status, 200);
+    admin.until_health("shop", "late", "healthy").await;
+    admin.put("/api/v1/pools/shop/backends/green/weight", &json!({ "weight": 9 })).await;
+    assert_eq!(places(&stickpin).await, before);
+    let mut newcomers = HashSet::new();
+    for number in 0..100 {
+        let user = format!("newcomer-{number}");
+        newcomers.insert(ask(&mut stickpin.client(), "/whoami", &[("x-user", &user)]).await.served_by());
+    }
+    assert!(newcomers.contains("late"), "{newcomers:?}");
+    assert_eq!(places(&stickpin).await, before);
 }

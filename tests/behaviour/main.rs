@@ -13,6 +13,8 @@ mod broken;
 
 mod cli;
 
+mod cascade;
+
 mod copies;
 
 mod crash;
@@ -23,11 +25,15 @@ mod ctl;
 
 mod demo;
 
+mod discovery;
+
 mod drain;
 
 mod events;
 
 mod explain;
+
+mod failures;
 
 mod gate;
 
@@ -45,9 +51,15 @@ mod interim;
 
 mod ipv6;
 
+mod latency;
+
+mod limits;
+
 mod max_pins;
 
 mod moody;
+
+mod panic;
 
 mod parallel;
 
@@ -56,6 +68,8 @@ mod pin_life;
 mod process;
 
 mod proxy_protocol;
+
+mod queue;
 
 mod rehome;
 
@@ -75,12 +89,20 @@ mod session_ids;
 
 mod shop;
 
+mod slow_start;
+
 mod stop;
 
 mod streaming;
 
+mod tiers;
+
 mod timeouts;
+
+mod turnstile;
 
 mod unix_sockets;
 
 mod upgrade;
+
+mod verdict;

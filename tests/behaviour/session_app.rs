@@ -86,6 +86,32 @@ async fn bodies_go_both_ways_whole_or_broken() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_it_is_wrong_until_the_next_order_and_never_with_probes() {
+    let app = BackendProcess::start("app");
+    let mut client = Client::new(app.address());
+    client.post("/login?user=ann", "").await.unwrap();
+    app.set_flaw("half_head").await;
+    assert!(matches!(client.get("/whoami").await, Err(ClientError::Exchange(_))));
+    app.set_flaw("half_body").await;
+    match client.get("/whoami").await {
+        Err(ClientError::Broken { reply, .. }) => assert!(reply.text().starts_with('{'), "{}", reply.text()),
+        other => panic!("{other:?}"),
+    }
+    app.set_flaw("unavailable&percent=100").await;
+    assert_eq!(client.get("/whoami").await.unwrap().status, 503);
+    client.timeout = Duration::from_millis(300);
+    for flaw in ["silent", "slow&ms=100"] {
+        app.set_flaw(flaw).await;
+        assert!(matches!(client.get("/whoami").await, Err(ClientError::Timeout(_))), "{flaw}");
+        assert_eq!(client.get("/health").await.unwrap().status, 200, "{flaw}");
+    }
+    app.set_flaw("none").await;
+    assert_eq!(client.get("/whoami").await.unwrap().field("user"), "ann");
+    let through_a_proxy = http::Request::put("/_flaw?kind=silent").header("Via", "1.1 stickpin").body("".into());
+    assert_eq!(client.send(through_a_proxy.unwrap()).await.unwrap().status, 405);
+}
+
+#[tokio::test]
 async fn stopped_it_refuses_and_restarted_it_has_forgotten() {
     let mut app = Backend::start("app");
     let mut client = Client::new(app.address());

@@ -15,6 +15,8 @@ pub(crate) struct Shop {
     pub(crate) health: &'static str,
     /// Lines of `backends`.
     pub(crate) backends: Vec<String>,
+    /// Threads that serve requests.
+    pub(crate) workers: u32,
 }
 
 /// A backend is known to be dead or alive soon, and is not taken for dead because this machine is busy.
@@ -31,7 +33,8 @@ pub(crate) const SUSPECTING: &str =
 impl Shop {
     /// A pool of these backends, probed as in [`QUICK`].
     pub(crate) fn of(backends: impl IntoIterator<Item = String>) -> Self {
-        Self { pool: String::new(), top: String::new(), health: QUICK, backends: backends.into_iter().collect() }
+        let backends = backends.into_iter().collect();
+        Self { pool: String::new(), top: String::new(), health: QUICK, backends, workers: 2 }
     }
 
     /// Adds keys to the pool.
@@ -52,13 +55,20 @@ impl Shop {
         self
     }
 
+    /// With so many threads.
+    pub(crate) fn workers(mut self, workers: u32) -> Self {
+        self.workers = workers;
+        self
+    }
+
     /// The file.
     pub(crate) fn yaml(&self, front: SocketAddr, admin: SocketAddr) -> String {
-        let Self { pool, top, health, backends } = self;
-        let backends = backends.join("\n      - ");
+        let Self { pool, top, health, backends, workers } = self;
+        let backends: String = backends.iter().map(|line| format!("\n      - {line}")).collect();
+        let backends = if backends.is_empty() { " []".to_owned() } else { backends };
         format!(
-            "workers: 2\nlisteners: [{{ address: \"{front}\" }}]\nadmin: {{ address: \"{admin}\" }}\n{top}pools:\n  \
-             shop:\n{pool}    health: {health}\n    backends:\n      - {backends}\n"
+            "workers: {workers}\nlisteners: [{{ address: \"{front}\" }}]\nadmin: {{ address: \"{admin}\" }}\n{top}pools:\n  \
+             shop:\n{pool}    health: {health}\n    backends:{backends}\n"
         )
     }
 

@@ -1,10 +1,24 @@
-//! What takes programs that cargo does not bring: `redis-server`, `openssl`, and `ip` of iproute2, which needs root. Run by `cargo test --test real`.
+//! What takes programs that cargo does not bring: `redis-server`, `openssl`, `faketime`, and `ip` of iproute2, which needs root. Run by `cargo test --test real`.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../behaviour/crowd.rs"]
+#[allow(dead_code, reason = "shared with the behaviour tests, which use all of it")]
+mod crowd;
+
+#[path = "../behaviour/verdict.rs"]
+#[allow(dead_code, reason = "shared with the behaviour tests, which use all of it")]
+mod verdict;
+
+mod clock;
+
 mod network_cut;
+
+mod shared_store;
 
 mod pin_store;
 
 mod replicas;
+
+mod user;

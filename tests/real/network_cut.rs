@@ -4,8 +4,14 @@
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
+use crate::crowd::{Crowd, Customer, customers};
 use crate::support::{Backend, Client, StickpinProcess, example, until};
+use crate::verdict::{assert_nothing_failed, ends_logged_in_at, parted};
 
 /// A host made of a network namespace, and a cable to it. Removed when dropped.
 struct Host {
@@ -17,7 +23,9 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        let id = std::process::id();
+        // Several in one process, and the processes of several checkouts beside one another.
+        static HOSTS: AtomicU32 = AtomicU32::new(0);
+        let id = std::process::id() * 10 + HOSTS.fetch_add(1, Ordering::Relaxed);
         let network = [10, 213, (id % 251) as u8];
         let address = |last| Ipv4Addr::new(network[0], network[1], network[2], last);
         let host = Self { name: format!("sp{id}"), link: format!("sp{id}"), here: address(1), there: address(2) };
@@ -85,29 +93,130 @@ impl Drop for Server {
     }
 }
 
+/// The deadline of a connect.
+const CONNECT: Duration = Duration::from_millis(500);
+
+/// On a host of its own, nobody else has it.
+const PORT: u16 = 8080;
+
+/// Stickpin in front of these backends, with these keys of the pool.
+async fn open(backends: &[String], keys: &str) -> StickpinProcess {
+    StickpinProcess::start(|front, admin| {
+        format!(
+            "listeners: [{{ address: \"{front}\" }}]\nadmin: {{ address: \"{admin}\" }}\npools:\n  shop:\n    \
+             sessions: local\n    {keys}\n    \
+             health: {{ http: {{ path: /health, interval: 200ms, suspect_interval: 50ms, timeout: 500ms }} }}\n    \
+             backends: [{}]\n",
+            backends.join(", ")
+        )
+    })
+    .await
+}
+
 async fn who_am_i(client: &mut Client) -> (String, String) {
     let reply = client.get("/whoami").await.unwrap_or_else(|error| panic!("GET /whoami: {error}"));
     assert_eq!(reply.status, 200, "{}", reply.text());
     (reply.served_by(), reply.field("user"))
 }
 
+/// Packets are repeated until the network is back: whoever waits is served then, however it is at home elsewhere.
 #[tokio::test]
-async fn clients_behind_a_cut_network_take_detours_and_come_home_logged_in() {
-    const PORT: u16 = 8080;
+async fn a_network_that_is_cut_for_a_moment_costs_nobody_anything_but_time() {
     let host = Host::new();
     let _server = Server::start(&host, "far", PORT);
     let near = Backend::start("near");
-    let stickpin = StickpinProcess::start(|front, admin| {
-        format!(
-            "listeners: [{{ address: \"{front}\" }}]\nadmin: {{ address: \"{admin}\" }}\npools:\n  shop:\n    \
-             sessions: local\n    timeouts: {{ connect: 500ms, first_byte: 2s }}\n    \
-             health: {{ http: {{ path: /health, interval: 200ms, suspect_interval: 50ms, timeout: 500ms }} }}\n    backends:\n      \
-             - {{ name: far, address: \"{}:{PORT}\" }}\n      - {}\n",
-            host.there,
-            near.yaml()
-        )
+    let far = format!("{{ name: far, address: \"{}:{PORT}\" }}", host.there);
+    let stickpin = open(&[far, near.yaml()], "timeouts: { connect: 500ms }").await;
+    let crowd = Crowd::start(customers(&stickpin, 30).await);
+    crowd.rounds(3).await;
+    host.cut();
+    sleep(Duration::from_millis(700)).await;
+    host.mend();
+    crowd.rounds(5).await;
+
+    let everybody = crowd.stop().await;
+    assert_nothing_failed(&everybody);
+    let (waited, others) = parted(everybody, "far");
+    others.iter().for_each(Customer::assert_undisturbed);
+    for customer in &waited {
+        assert!(ends_logged_in_at(customer, "far"), "{}: {:?}", customer.user, customer.seen);
+        assert!(customer.told().is_empty(), "{}: {:?}", customer.user, customer.told());
+    }
+}
+
+/// As long as it lasts, under load, and with connections that were open: every request is answered near after one attempt's
+/// time. Needs `timeouts.attempt` and `retry.retry_on`.
+#[tokio::test]
+async fn a_network_that_stays_cut_fails_no_request_and_everybody_comes_home_logged_in() {
+    let host = Host::new();
+    let _server = Server::start(&host, "far", PORT);
+    let near = Backend::start("near");
+    let far = format!("{{ name: far, address: \"{}:{PORT}\" }}", host.there);
+    let retry = "retry: { budget: 100%, retry_on: [connect, reset_before_reply, 504] }";
+    let stickpin =
+        open(&[far, near.yaml()], &format!("timeouts: {{ connect: 500ms, attempt: 1s }}\n    {retry}")).await;
+    let mut admin = stickpin.admin();
+    let crowd = Crowd::start(customers(&stickpin, 30).await);
+    crowd.rounds(3).await;
+    host.cut();
+    admin.until_health("shop", "far", "unhealthy").await;
+    crowd.rounds(5).await;
+    host.mend();
+    admin.until_health("shop", "far", "healthy").await;
+    crowd.rounds(5).await;
+
+    let everybody = crowd.stop().await;
+    assert_nothing_failed(&everybody);
+    let (cut_off, others) = parted(everybody, "far");
+    others.iter().for_each(Customer::assert_undisturbed);
+    for customer in &cut_off {
+        assert!(ends_logged_in_at(customer, "far"), "{}: {:?}", customer.user, customer.seen);
+        assert!(customer.told().is_empty(), "{}: {:?}", customer.user, customer.told());
+        // An attempt that was under way, and a connect or another one, with a busy machine's slack of three.
+        assert!(customer.longest_wait < Duration::from_secs(2 * 3), "{}: {:?}", customer.user, customer.longest_wait);
+    }
+}
+
+/// 503 within the deadline of a connect for each backend that is tried, at once when it is known, and service when one is
+/// back.
+#[tokio::test]
+async fn with_every_backend_cut_off_the_answer_is_503_within_the_connect_deadline() {
+    let (one, other) = (Host::new(), Host::new());
+    let _servers = [Server::start(&one, "one", PORT), Server::start(&other, "other", PORT)];
+    let line = |name: &str, host: &Host| format!("{{ name: {name}, address: \"{}:{PORT}\" }}", host.there);
+    let stickpin = open(&[line("one", &one), line("other", &other)], "timeouts: { connect: 500ms }").await;
+    let mut admin = stickpin.admin();
+    for is_known in [false, true] {
+        if is_known {
+            admin.until_health("shop", "one", "unhealthy").await;
+            admin.until_health("shop", "other", "unhealthy").await;
+        } else {
+            one.cut();
+            other.cut();
+        }
+        let begun = Instant::now();
+        let reply = stickpin.client().get("/whoami").await.unwrap();
+        assert_eq!(reply.status, 503, "{}", reply.text());
+        let tried = if is_known { 1 } else { 2 };
+        assert!(begun.elapsed() < CONNECT * tried * 3, "known: {is_known}, after {:?}", begun.elapsed());
+    }
+    other.mend();
+    let mut client = stickpin.client();
+    let reply = until("somebody serves", async || match client.get("/whoami").await.unwrap() {
+        reply if reply.status == 200 => Ok(reply),
+        reply => Err(reply.text()),
     })
     .await;
+    assert_eq!(reply.served_by(), "other");
+}
+
+#[tokio::test]
+async fn clients_behind_a_cut_network_take_detours_and_come_home_logged_in() {
+    let host = Host::new();
+    let _server = Server::start(&host, "far", PORT);
+    let near = Backend::start("near");
+    let far = format!("{{ name: far, address: \"{}:{PORT}\" }}", host.there);
+    let stickpin = open(&[far, near.yaml()], "timeouts: { connect: 500ms, first_byte: 2s }").await;
     let mut admin = stickpin.admin();
     let mut clients = Vec::new();
     while clients.len() < 20 {

@@ -142,6 +142,49 @@ async fn what_one_stickpin_learns_the_others_know_and_a_restarted_one_too() {
     }
 }
 
+async fn place_of(stickpin: &StickpinProcess, user: &str) -> String {
+    let request = http::Request::get("/whoami").header("x-user", user).body(bytes::Bytes::new()).unwrap();
+    let reply = stickpin.client().send(request).await.unwrap();
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.served_by()
+}
+
+/// Each of them counts for itself, so by their own counts they would not always agree.
+#[tokio::test]
+async fn with_a_bound_on_the_load_all_agree_where_a_new_key_lives_and_a_restarted_one_too() {
+    let hash = "affinity: { hash: { keys: [{ header: X-User }], bounded_load: 1.05 } }";
+    let site = Site::new(&[], &format!("balance: maglev\n    {hash}")).await;
+    let (mut one, two) = (site.open().await, site.open().await);
+    until_connected(&one, 1.0).await;
+    until_connected(&two, 1.0).await;
+    let user = |number: u32| format!("user-{number}");
+    // Some come through the second one only, so that its counts are others.
+    for number in 0..30 {
+        place_of(&two, &user(number)).await;
+    }
+    let mut places = Vec::new();
+    for number in 30..90 {
+        let user = user(number);
+        // At the same moment, so that both of them look for a home.
+        tokio::join!(place_of(&one, &user), place_of(&two, &user));
+        // One that had no answer in time hears of the other's a moment later.
+        let place = until(&format!("all agree where {user} lives"), async || {
+            let places = [place_of(&one, &user).await, place_of(&two, &user).await];
+            if places[0] == places[1] { Ok(places[0].clone()) } else { Err(places) }
+        })
+        .await;
+        places.push(place);
+    }
+    assert!(one.terminate().await.success());
+    until_written(&two).await;
+    let anew = site.open().await;
+    until_connected(&anew, 1.0).await;
+    for (place, number) in places.iter().zip(30..) {
+        assert_eq!(place_of(&anew, &user(number)).await, *place, "user {number}");
+    }
+    assert!(!site.redis.dump().await.contains("user-"), "no key is in Redis");
+}
+
 /// Clients that ask all the time, and the longest that any of them waited.
 fn crowd(clients: Vec<(Client, String)>, stop: &tokio::sync::watch::Sender<bool>) -> Vec<JoinHandle<Duration>> {
     let ask = |(mut client, home): (Client, String)| {

@@ -43,6 +43,34 @@ impl Admin {
         self.client.post_json(path, value).await.unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
 
+    /// Any `DELETE`.
+    ///
+    /// # Panics
+    /// Without an answer.
+    pub async fn delete(&mut self, path: &str) -> Reply {
+        let request = http::Request::delete(path).body(bytes::Bytes::new()).expect("a path");
+        self.client.send(request).await.unwrap_or_else(|error| panic!("DELETE {path}: {error}"))
+    }
+
+    /// The view of a pool.
+    pub async fn pool(&mut self, pool: &str) -> Value {
+        self.get(&format!("/api/v1/pools/{pool}")).await.json()
+    }
+
+    /// Waits until the names of a pool's backends are these, sorted.
+    pub async fn until_backends(&mut self, pool: &str, names: &[&str]) {
+        let mut expected: Vec<&str> = names.to_vec();
+        expected.sort_unstable();
+        until(&format!("the backends of {pool} are {expected:?}"), async || {
+            let view = self.pool(pool).await;
+            let mut names: Vec<&str> =
+                view["backends"].as_array().into_iter().flatten().filter_map(|it| it["name"].as_str()).collect();
+            names.sort_unstable();
+            if names == expected { Ok(()) } else { Err(view.clone()) }
+        })
+        .await;
+    }
+
     /// `POST /api/v1/reload`
     ///
     /// # Panics

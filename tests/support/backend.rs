@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 
+use super::shared::client::Client;
 use super::shared::session_app::SessionApp;
 use super::shared::session_process::SessionProcess;
 
@@ -80,6 +81,16 @@ impl BackendProcess {
     /// Its line in a pool's `backends`.
     pub fn yaml(&self) -> String {
         yaml(self.name(), self.address())
+    }
+
+    /// From now on something is wrong with it: a flaw as `PUT /_flaw?kind=` takes it.
+    ///
+    /// # Panics
+    /// When it does not take the order.
+    pub async fn set_flaw(&self, flaw: &str) {
+        let order = http::Request::put(format!("/_flaw?kind={flaw}")).body("".into()).expect("a valid path");
+        let reply = Client::new(self.address()).send(order).await.unwrap_or_else(|error| panic!("{flaw}: {error}"));
+        assert_eq!(reply.status, 200, "{flaw}: {}", reply.text());
     }
 }
 

@@ -16,6 +16,8 @@ mod admin;
 
 mod backend;
 
+pub mod dns;
+
 mod process;
 
 pub mod raw;
@@ -29,6 +31,7 @@ use std::time::Duration;
 
 pub use admin::Admin;
 pub use backend::{Backend, BackendProcess, example};
+pub use dns::DnsServer;
 pub use process::StickpinProcess;
 pub use redis::RedisServer;
 pub use running::Stickpin;

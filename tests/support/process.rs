@@ -44,6 +44,16 @@ impl StickpinProcess {
         Self::start_as(shell, yaml).await
     }
 
+    /// Starts it with these variables in its environment, and waits until it is ready.
+    pub async fn start_with_environment(
+        variables: &[(&str, &str)],
+        yaml: impl FnOnce(SocketAddr, SocketAddr) -> String,
+    ) -> Self {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_stickpin"));
+        program.args(["run", "--config", CONFIG]).envs(variables.iter().copied());
+        Self::start_as(program, yaml).await
+    }
+
     /// Starts it as systemd would, with this socket passed to it under a name, and waits until it is ready.
     pub async fn start_with_socket(
         (name, socket): (&str, OwnedFd),

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use super::body::{Checksum, ReplyBody};
 use super::copies::{answer_peer, is_from_peer};
 use super::counts::Counts;
+use super::flaw::{self, Flaw, Flaws};
 use super::ids::{Ids, split_path};
 use super::logins::new_id;
 use super::parameters::number;
@@ -31,6 +32,7 @@ pub struct App {
     pub settings: Settings,
     pub counts: Counts,
     pub sessions: Sessions,
+    pub flaws: Flaws,
     instance: String,
     health: AtomicU16,
     joined: OnceCell<()>,
@@ -41,6 +43,7 @@ impl App {
         Self {
             counts: Counts::default(),
             sessions: Sessions::new(&settings),
+            flaws: Flaws::default(),
             instance: new_id(),
             health: AtomicU16::new(StatusCode::OK.as_u16()),
             joined: OnceCell::new(),
@@ -74,8 +77,13 @@ impl App {
     }
 }
 
-/// Answers one request.
-pub async fn handle(app: Arc<App>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
+/// Answers one request. `is_ill` says how its reply is written.
+pub async fn handle(
+    app: Arc<App>,
+    is_ill: Flaws,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Infallible> {
+    is_ill.set(Flaw::None);
     // Before it has joined: two that start at the same time ask each other.
     if is_from_peer(&app, &request) {
         return Ok(answer_peer(&app, request).await);
@@ -84,8 +92,19 @@ pub async fn handle(app: Arc<App>, request: Request<Incoming>) -> Result<Respons
     if request.uri().path() == "/health" {
         return Ok(health(&app));
     }
+    if flaw::is_order(&request) {
+        return Ok(flaw::obey(&app, &request));
+    }
     let _in_flight = app.counts.begin_one();
-    Ok(answer(&app, request).await)
+    let flaw = app.flaws.current();
+    is_ill.set(flaw);
+    match flaw {
+        Flaw::Silent => std::future::pending().await,
+        Flaw::Unavailable(percent) if fastrand::u8(..100) < percent => {
+            Ok(problem(&app, StatusCode::SERVICE_UNAVAILABLE, "unavailable, as ordered"))
+        }
+        _ => Ok(answer(&app, request).await),
+    }
 }
 
 async fn answer(app: &App, request: Request<Incoming>) -> Response<ReplyBody> {

@@ -13,6 +13,7 @@
 //! | `GET /chunks?n=N&delay_ms=D` | N chunks, D milliseconds apart |
 //! | `GET /broken?n=N` | announces N bytes and breaks off half way |
 //! | `GET /slow?ms=D` | a reply after D milliseconds |
+//! | `PUT /_flaw?kind=KIND` | from now on something is wrong with it, see [`Flaw`]; not through a proxy |
 //!
 //! JSON replies say which server they are from: `served_by`. It runs on a thread of its own, so that a test may block
 //! while it answers.
@@ -36,6 +37,8 @@
 mod settings;
 
 mod handle;
+
+mod flaw;
 
 mod visit;
 
@@ -75,6 +78,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 pub use body::{Checksum, pattern};
+pub use flaw::Flaw;
+use flaw::{FlawedStream, Flaws};
 use handle::{App, handle};
 pub use ids::{COOKIE, Carrier, Ids, Route, Separator};
 pub use settings::{Keeping, PeerAddress, Settings};
@@ -153,6 +158,11 @@ impl SessionApp {
     /// From now on `/health` is answered with this status.
     pub fn answer_health_with(&self, status: StatusCode) {
         self.app.set_health(status);
+    }
+
+    /// From now on this is wrong with it.
+    pub fn set_flaw(&self, flaw: Flaw) {
+        self.app.flaws.set(flaw);
     }
 
     /// Closes the listener and every connection, as they are. When this returns, connecting is refused.
@@ -241,7 +251,9 @@ async fn join(app: Arc<App>) {
 async fn connection(stream: TcpStream, app: Arc<App>, mut finishing: watch::Receiver<()>) {
     let _open = app.counts.open_one();
     let _ = stream.set_nodelay(true);
-    let service = service_fn(|request| handle(Arc::clone(&app), request));
+    let is_ill = Flaws::default();
+    let stream = FlawedStream::new(stream, is_ill.clone(), app.flaws.clone());
+    let service = service_fn(|request| handle(Arc::clone(&app), is_ill.clone(), request));
     let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         _ = connection.as_mut() => return,

@@ -237,12 +237,12 @@ impl Scalar for CookieDomain {
 scalar!(CookieDomain);
 
 /// `example.com.` and `example.com` are the same host.
-fn without_final_dot(host: &str) -> &str {
+pub(super) fn without_final_dot(host: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 
 /// Labels of letters, digits, `-` and `_` (which names inside a network do have).
-fn is_host_name(host: &str) -> bool {
+pub(super) fn is_host_name(host: &str) -> bool {
     let host = without_final_dot(host);
     let is_label = |label: &str| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');

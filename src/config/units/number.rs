@@ -80,6 +80,36 @@ impl Scalar for Weight {
 
 scalar!(Weight);
 
+/// When a backend is used: 0 first, others when those before have nobody available.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tier(u8);
+
+impl Tier {
+    /// The last tier.
+    pub const MAX: u8 = 15;
+
+    /// The number.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl Scalar for Tier {
+    fn expected() -> Cow<'static, str> {
+        Whole::<0, { Self::MAX as u32 }>::expected()
+    }
+
+    fn schema() -> Schema {
+        Whole::<0, { Self::MAX as u32 }>::schema()
+    }
+
+    fn from_number(number: u64) -> Option<Self> {
+        u8::try_from(number).ok().filter(|tier| *tier <= Self::MAX).map(Self)
+    }
+}
+
+scalar!(Tier);
+
 /// A share of 0 to 100 percent, written `20%`.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Percent(f64);

@@ -6,11 +6,11 @@ use super::{items, non_zero, not_empty, secs};
 use crate::config::read::{Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
-    ClaimName, CookieDomain, CookieName, CookiePath, Header, NonZeroTime, ParameterName, written,
+    ClaimName, CookieDomain, CookieName, CookiePath, Header, NonZeroTime, ParameterName, Ratio, written,
 };
-use crate::config::words::{HomeByWord, KeyWord, Off, Separator};
+use crate::config::words::{BoundedLoad, HomeByWord, KeyWord, Off, Separator};
 use crate::config::{
-    Affinity, AppSessionAffinity, CookieAffinity, HashAffinity, HomeBy, KeySource, PinOn, SameSite, Secure,
+    Affinity, AppSessionAffinity, CookieAffinity, HashAffinity, HomeBy, HomeHash, KeySource, PinOn, SameSite, Secure,
     SessionSource, TokenSource, WithoutKey, yaml,
 };
 
@@ -103,7 +103,17 @@ fn hash(report: &Report<'_>, at: &Path<'_>, yaml: yaml::Hash) -> HashAffinity {
         Short::Short(KeyWord::ClientAddress) => Some(client_address(yaml::ClientAddress::default())),
         Short::Full(yaml) => key_source(report, &path.item(index), yaml),
     });
-    HashAffinity { keys: keys.collect(), without_key: yaml.without_key.or(WithoutKey::Balance) }
+    HashAffinity {
+        keys: keys.collect(),
+        without_key: yaml.without_key.or(WithoutKey::Balance),
+        // What `balance` says of it is not known here.
+        home_hash: HomeHash::Rendezvous,
+        bounded_load: match yaml.bounded_load.or(BoundedLoad::Off) {
+            BoundedLoad::Off => None,
+            BoundedLoad::On => Some(1.25),
+            BoundedLoad::Ratio(Ratio(ratio)) => Some(ratio),
+        },
+    }
 }
 
 /// `None` when that was reported.

@@ -7,18 +7,19 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::affinity::affinity;
+use super::discovery::backends_from;
 use super::health::health;
 use super::{items, non_zero, not_empty, secs, time};
 use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
-    self, BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Scalar as _,
-    Weight, is_pool_name,
+    self, BackendAddress, BackendName, CookieName, NonZeroTime, Pace, Percent, Ratio, RequestTarget, Scalar as _, Tier,
+    Weight, Whole, is_pool_name,
 };
-use crate::config::words::{LostWord, Off};
+use crate::config::words::{BalanceWord, LostWord, Off};
 use crate::config::{
-    Address, Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Rebalance, Rehome, Retry, RetryOn,
-    SendProxyProtocol, Sessions, Timeouts, When, WhenUnavailable, yaml,
+    Address, Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Queue, Rebalance, Rehome, Retry, RetryOn,
+    SendProxyProtocol, Sessions, Source, Timeouts, When, WhenUnavailable, yaml,
 };
 
 /// Long enough to keep retries of many clients apart, and too short to be noticed.
@@ -80,27 +81,28 @@ pub(super) fn pools(report: &Report<'_>, given: Given<Entries<yaml::Pool>>) -> P
 }
 
 fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Pool {
-    let affinity = affinity(report, &at.key("affinity"), yaml.affinity);
-    let balance = match affinity {
-        Affinity::Cookie(_) | Affinity::AppSession(_) => Balance::LeastPins,
-        Affinity::Hash(_) | Affinity::Off => Balance::TwoChoices,
-    };
+    let affinity_known = !yaml.affinity.is_wrong();
+    let mut affinity = affinity(report, &at.key("affinity"), yaml.affinity);
+    let balance = balance(report, &at.key("balance"), yaml.balance, &mut affinity, affinity_known);
     let sessions = yaml.sessions.or(Sessions::Local);
     let names_in_ids = NamesInIds::of(&affinity);
-    let backends = backends(report, &at.key("backends"), yaml.backends, names_in_ids);
-    if matches!(affinity, Affinity::Hash(_))
-        && let Some(capped) = backends.iter().find(|backend| backend.max_pins.is_some())
-    {
-        let message =
-            format!("expected no max_pins, because a key decides where a request goes; {} has one", capped.name);
-        report.wrong(&at.key("backends"), message);
+    let backends_path = at.key("backends");
+    let is_alone = yaml.backends_from.is_missing();
+    if is_alone {
+        not_empty(report, &backends_path, &yaml.backends, "at least one backend");
     }
+    let listed = backends(report, &backends_path, yaml.backends, names_in_ids, Source::File);
+    if is_alone {
+        refuse_weightless(report, &backends_path, &listed);
+    }
+    refuse_caps(report, &backends_path, &affinity, &listed.backends);
+    let backends_from = backends_from(report, &at.key("backends_from"), yaml.backends_from, &affinity);
     let rebalance = rebalance(report, &at.key("rebalance"), yaml.rebalance, &affinity);
     Pool {
         name: name.into(),
         sessions,
         session_cookie: yaml.session_cookie.option().map(|CookieName(name)| name),
-        balance: yaml.balance.or(balance),
+        balance,
         affinity,
         rehome: rehome(report, &at.key("rehome"), yaml.rehome.or(yaml::Rehome::default())),
         rebalance,
@@ -109,13 +111,47 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         retry: retry(report, &at.key("retry"), yaml.retry.or(yaml::Retry::default()), sessions),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
         send_proxy_protocol: yaml.send_proxy_protocol.or(SendProxyProtocol::Off),
-        backends,
+        slow_start: time(yaml.slow_start, secs(0)),
+        panic_below: yaml.panic_below.or(Percent::new(30.0).expect("30 is within 0 to 100")),
+        max_requests: yaml.max_requests.option().map(Whole::get),
+        max_connections: yaml.max_connections.option().map(Whole::get),
+        queue: queue(yaml.queue.or(yaml::Queue::default())),
+        backends: listed.backends,
+        backends_from,
+    }
+}
+
+/// What one word says: how whoever has no pin is placed, and how a key finds its home.
+fn balance(
+    report: &Report<'_>,
+    at: &Path<'_>,
+    given: Given<BalanceWord>,
+    affinity: &mut Affinity,
+    affinity_known: bool,
+) -> Balance {
+    let usual = match affinity {
+        Affinity::Cookie(_) | Affinity::AppSession(_) => Balance::LeastPins,
+        Affinity::Hash(_) | Affinity::Off => Balance::TwoChoices,
+    };
+    match (given.option(), affinity) {
+        (None, _) => usual,
+        (Some(BalanceWord::Pick(balance)), _) => balance,
+        (Some(BalanceWord::Hash(home_hash)), Affinity::Hash(hash)) => {
+            hash.home_hash = home_hash;
+            usual
+        }
+        (Some(BalanceWord::Hash(_)), _) => {
+            if affinity_known {
+                report.expected(at, format!("{}, because affinity is not hash", Balance::expected()));
+            }
+            usual
+        }
     }
 }
 
 /// How names of backends stand in session ids, and so what they must not hold.
 #[derive(Clone, Copy)]
-enum NamesInIds {
+pub(super) enum NamesInIds {
     /// Not at all.
     None,
     /// The route, after this separator.
@@ -125,7 +161,7 @@ enum NamesInIds {
 }
 
 impl NamesInIds {
-    fn of(affinity: &Affinity) -> Self {
+    pub(super) fn of(affinity: &Affinity) -> Self {
         match affinity {
             Affinity::AppSession(session) => match session.home_by {
                 HomeBy::Learn => Self::None,
@@ -270,18 +306,39 @@ fn default_name(address: &Address) -> Option<Arc<str>> {
     }
 }
 
-fn backends(
+fn queue(yaml: yaml::Queue) -> Queue {
+    Queue { length: yaml.length.option().map_or(100, Whole::get), timeout: non_zero(yaml.timeout, secs(5)) }
+}
+
+/// What the backends of one list have taken so far, by the place of the first one that took it.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// What the list is called in messages; empty where it is the whole file.
+    list: &'static str,
+    addresses: HashMap<Address, usize>,
+    names: HashMap<Arc<str>, usize>,
+    routes: HashMap<Arc<str>, usize>,
+}
+
+/// A list of backends as far as it could be read, and whether that is all of it.
+pub(super) struct Listed {
+    pub(super) backends: Vec<Backend>,
+    is_whole: bool,
+}
+
+type GivenBackends = Given<Vec<Given<Short<BackendAddress, yaml::Backend>>>>;
+
+/// Reads a list of backends.
+pub(super) fn backends(
     report: &Report<'_>,
     path: &Path<'_>,
-    given: Given<Vec<Given<Short<BackendAddress, yaml::Backend>>>>,
+    given: GivenBackends,
     names_in_ids: NamesInIds,
-) -> Vec<Backend> {
-    not_empty(report, path, &given, "at least one backend");
-    let mut first_at: HashMap<Address, usize> = HashMap::new();
-    let mut first_named: HashMap<Arc<str>, usize> = HashMap::new();
-    let mut first_routed: HashMap<Arc<str>, usize> = HashMap::new();
-    let mut backends = Vec::new();
-    let mut all_known = true;
+    source: Source,
+) -> Listed {
+    let list = if matches!(path, Path::Root) { "" } else { "backends" };
+    let mut taken = Taken { list, ..Taken::default() };
+    let mut listed = Listed { backends: Vec::new(), is_whole: !given.is_wrong() };
     for (index, item) in items(report, path, given, "a backend") {
         let at = path.item(index);
         let (address_path, yaml) = match item {
@@ -290,58 +347,90 @@ fn backends(
             }
             Given::Is(Short::Full(yaml)) => (at.key("address"), yaml),
             Given::Absent | Given::Empty | Given::Wrong => {
-                all_known = false;
+                listed.is_whole = false;
                 continue;
             }
         };
-        all_known &= !yaml.weight.is_wrong();
-        let address = report.required(&address_path, yaml.address, "the IP address and port of the backend");
-        let given_name = yaml.name.option().map(|BackendName(name)| name);
-        let first =
-            address.as_ref().map_or(index, |BackendAddress(address)| *first_at.entry(address.clone()).or_insert(index));
-        if first != index {
-            report.expected(&address_path, format!("an address of its own, not that of backends[{first}]"));
-        }
-        let given_route = yaml.route.option().map(|BackendName(route)| route);
-        let default_name = || address.as_ref().and_then(|BackendAddress(address)| default_name(address));
-        let name = given_name.clone().or_else(default_name);
-        if name.is_none() && address.is_some() {
-            report.expected(&at.key("name"), "a name, because that of the socket's file is none".to_owned());
-        }
-        if let Some(name) = &name {
-            let name_path = if given_name.is_some() { at.key("name") } else { address_path };
-            let named = *first_named.entry(name.clone()).or_insert(index);
-            // Without a name of its own, the address is to blame, and that was said.
-            if named != index && (given_name.is_some() || first == index) {
-                report.expected(&name_path, format!("a name of its own, not that of backends[{named}]"));
-            }
-            let route = given_route.clone().unwrap_or_else(|| name.clone());
-            let route_path = if given_route.is_some() { at.key("route") } else { name_path };
-            let routed = *first_routed.entry(route.clone()).or_insert(index);
-            if routed != index && (given_route.is_some() || named == index) {
-                report.expected(&route_path, format!("a route of its own, not that of backends[{routed}]"));
-            }
-            if let Some(expected) = names_in_ids.problem(name, &route) {
-                let is_route = matches!(names_in_ids, NamesInIds::Suffix(_));
-                report.expected(if is_route { &route_path } else { &name_path }, expected);
-            }
-        }
-        let (Some(name), Some(BackendAddress(address))) = (name, address) else {
-            all_known = false;
-            continue;
-        };
-        backends.push(Backend {
-            name,
-            address,
-            weight: yaml.weight.or(Weight::default()),
-            route: given_route,
-            max_pins: yaml.max_pins.option().map(|most| most.get().into()),
-        });
+        listed.is_whole &= !yaml.weight.is_wrong();
+        let read = backend(report, (&at, &address_path), yaml, names_in_ids, (&mut taken, index));
+        listed.is_whole &= read.is_some();
+        listed.backends.extend(read.map(|backend| Backend { source, ..backend }));
     }
-    if all_known && !backends.is_empty() && backends.iter().all(|backend| backend.weight.get() == 0) {
+    listed
+}
+
+/// Reads one backend, number `index` of its list.
+pub(super) fn backend(
+    report: &Report<'_>,
+    (at, address_path): (&Path<'_>, &Path<'_>),
+    yaml: yaml::Backend,
+    names_in_ids: NamesInIds,
+    (taken, index): (&mut Taken, usize),
+) -> Option<Backend> {
+    let place = |index: usize| format!("{}[{index}]", taken.list);
+    let address = report.required(address_path, yaml.address, "the IP address and port of the backend");
+    let given_name = yaml.name.option().map(|BackendName(name)| name);
+    let first = address
+        .as_ref()
+        .map_or(index, |BackendAddress(address)| *taken.addresses.entry(address.clone()).or_insert(index));
+    if first != index {
+        report.expected(address_path, format!("an address of its own, not that of {}", place(first)));
+    }
+    let given_route = yaml.route.option().map(|BackendName(route)| route);
+    let default_name = || address.as_ref().and_then(|BackendAddress(address)| default_name(address));
+    let name = given_name.clone().or_else(default_name);
+    if name.is_none() && address.is_some() {
+        report.expected(&at.key("name"), "a name, because that of the socket's file is none".to_owned());
+    }
+    if let Some(name) = &name {
+        let name_path = if given_name.is_some() { at.key("name") } else { *address_path };
+        let named = *taken.names.entry(name.clone()).or_insert(index);
+        // Without a name of its own, the address is to blame, and that was said.
+        if named != index && (given_name.is_some() || first == index) {
+            report.expected(&name_path, format!("a name of its own, not that of {}", place(named)));
+        }
+        let route = given_route.clone().unwrap_or_else(|| name.clone());
+        let route_path = if given_route.is_some() { at.key("route") } else { name_path };
+        let routed = *taken.routes.entry(route.clone()).or_insert(index);
+        if routed != index && (given_route.is_some() || named == index) {
+            report.expected(&route_path, format!("a route of its own, not that of {}", place(routed)));
+        }
+        if let Some(expected) = names_in_ids.problem(name, &route) {
+            let is_route = matches!(names_in_ids, NamesInIds::Suffix(_));
+            report.expected(if is_route { &route_path } else { &name_path }, expected);
+        }
+    }
+    let (Some(name), Some(BackendAddress(address))) = (name, address) else { return None };
+    Some(Backend {
+        name,
+        address,
+        weight: yaml.weight.or(Weight::default()),
+        route: given_route,
+        max_pins: yaml.max_pins.option().map(|most| most.get().into()),
+        tier: yaml.tier.or(Tier::default()).get(),
+        max_requests: yaml.max_requests.option().map(Whole::get),
+        max_connections: yaml.max_connections.option().map(Whole::get),
+        source: Source::File,
+    })
+}
+
+/// What a key that decides alone leaves no room for.
+pub(super) fn refuse_caps(report: &Report<'_>, path: &Path<'_>, affinity: &Affinity, backends: &[Backend]) {
+    if matches!(affinity, Affinity::Hash(_))
+        && let Some(capped) = backends.iter().find(|backend| backend.max_pins.is_some())
+    {
+        let message =
+            format!("expected no max_pins, because a key decides where a request goes; {} has one", capped.name);
+        report.wrong(path, message);
+    }
+}
+
+/// Reports a list that nobody new could be placed in, where there is nothing else to place them.
+fn refuse_weightless(report: &Report<'_>, path: &Path<'_>, listed: &Listed) {
+    let backends = &listed.backends;
+    if listed.is_whole && !backends.is_empty() && backends.iter().all(|backend| backend.weight.get() == 0) {
         let message =
             "expected at least one backend with a weight above 0, found none; a new client would have no home";
         report.wrong(path, message.to_owned());
     }
-    backends
 }

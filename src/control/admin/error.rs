@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::view::{ErrorView, ProblemView};
-use crate::config::Problems;
+use crate::config::{Problem, Problems};
 
 /// Names of pools or backends listed in an error; more would only hide what went wrong.
 const KNOWN: usize = 50;
@@ -41,10 +41,13 @@ impl ApiError {
 
     /// 422 for a file with problems.
     pub(super) fn invalid_file(problems: &Problems) -> Self {
-        let text = format!("{} is wrong, nothing was changed", problems.file);
+        Self::invalid(&format!("{} is wrong, nothing was changed", problems.file), &problems.list)
+    }
+
+    /// 422 for something with problems.
+    pub(super) fn invalid(text: &str, problems: &[Problem]) -> Self {
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, text);
         error.body.problems = problems
-            .list
             .iter()
             .map(|problem| ProblemView {
                 path: problem.path.clone(),

@@ -85,6 +85,16 @@ fn fields(event: &Event) -> Value {
             json!({ "pool": **pool, "backend": **backend, "from": from, "to": to })
         }
         Event::Drained { pool, backend } => json!({ "pool": **pool, "backend": **backend }),
+        Event::Panic { pool, panicking } => json!({ "pool": **pool, "panicking": panicking }),
+        Event::Fullness { pool, bound, is_full } => json!({ "pool": **pool, "bound": bound, "full": is_full }),
+        Event::Discovery { pool, source, error } => json!({ "pool": **pool, "source": source, "error": error }),
+        Event::Backends { pool, source, added, removed, added_count, removed_count } => {
+            let names = |list: &[Arc<str>]| list.iter().map(|name| name.as_ref().to_owned()).collect::<Vec<_>>();
+            json!({
+                "pool": **pool, "source": source, "added": names(added), "removed": names(removed),
+                "added_count": added_count, "removed_count": removed_count,
+            })
+        }
         Event::Reload(Ok(generation)) => json!({ "result": "ok", "generation": generation }),
         Event::Reload(Err(error)) => json!({ "result": "failed", "error": error }),
     }
@@ -127,6 +137,8 @@ mod tests {
         assert_eq!(text, expected);
         let text = of(Event::Reload(Err("two\nlines".to_owned())));
         assert!(text.contains(r#""error":"two\nlines""#) && text.lines().count() == 4, "{text}");
+        let text = of(Event::Fullness { pool: "shop".into(), bound: "max_pins", is_full: true });
+        assert!(text.contains(r#"data: {"bound":"max_pins","full":true,"pool":"shop""#), "{text}");
         assert!(of(Event::Reload(Ok(3))).contains(r#""generation":3"#));
     }
 }

@@ -24,7 +24,7 @@ use crate::pool::{AdminState, Health, Member};
 use crate::proxy::affinity::Pin;
 use crate::proxy::snapshot::Pool;
 use crate::proxy::visit::{Answer, Explanation, Question, explain};
-use crate::telemetry::words::{PinVerdict, Placement, RehomeReason};
+use crate::telemetry::words::{PinVerdict, Placement, RefuseReason, RehomeReason};
 
 /// What is asked. Name one of `cookie`, `session_id` and `key`, or the headers and path of a whole request.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -190,8 +190,8 @@ fn view(pool: &Pool, explanation: &Explanation, now: u32) -> ExplainView {
     let name = |member: usize| pool.members[member].backend.id().name.to_string();
     let (to, placement, session_lost) = match explanation.course {
         Answer::Go { to, placement, session_lost } => (Some(to), Some(placement), session_lost),
-        Answer::Refuse => (None, Some(Placement::Refused), None),
-        Answer::Wait { .. } | Answer::Nobody | Answer::Balanced => (None, None, None),
+        Answer::Refuse => (None, Some(Placement::Refused(RefuseReason::Policy)), None),
+        Answer::Wait { .. } | Answer::Queue { .. } | Answer::Nobody | Answer::Balanced => (None, None, None),
     };
     ExplainView {
         pool: pool.settings.name.to_string(),
@@ -299,13 +299,22 @@ fn course(pool: &Pool, explanation: &Explanation) -> String {
                 Placement::Rehomed(reason) => {
                     format!("The pin moves to {to} ({}){because}.{lost}", reason.as_str())
                 }
-                Placement::Refused | Placement::Unpinned => format!("A request goes to {to}."),
+                Placement::Refused(_) | Placement::Unpinned => format!("A request goes to {to}."),
             }
         }
         Answer::Wait { then_refused } => {
             let wait = config::written(pool.settings.rehome.wait);
             let then = if then_refused { "refused" } else { "served elsewhere" };
             format!("A request waits up to {wait} for its home, and is then {then}.")
+        }
+        Answer::Queue { at } => {
+            let config::Queue { length, timeout } = pool.settings.queue;
+            let whose = at.map_or("the pool".into(), |at| Arc::clone(&pool.members[at].backend.id().name));
+            let wait = config::written(timeout);
+            format!(
+                "Whoever could serve a request is full: it waits up to {wait} in the queue of {whose}, which has {length} \
+                 places, and is then served elsewhere if it may, or answered with 503."
+            )
         }
         Answer::Refuse => "A request is refused: the pool's settings say so.".to_owned(),
         Answer::Nobody if pool.members.iter().any(Member::is_full) && explanation.pin.is_none() => {

@@ -10,6 +10,8 @@
 //! | `GET /api/v1/pools` | every pool with its backends |
 //! | `GET /api/v1/pools/{pool}` | one pool |
 //! | `GET /api/v1/pools/{pool}/backends/{backend}` | one backend |
+//! | `POST /api/v1/pools/{pool}/backends` | add a backend |
+//! | `DELETE /api/v1/pools/{pool}/backends/{backend}` | remove a backend that was added here |
 //! | `PUT /api/v1/pools/{pool}/backends/{backend}/state` | enable, drain or disable it |
 //! | `PUT /api/v1/pools/{pool}/backends/{backend}/weight` | order a weight, or take the order back |
 //! | `POST /api/v1/reload` | read the file again |
@@ -20,6 +22,8 @@
 //! `{"error": "…"}`. Runs on the control thread and never touches a request.
 
 mod auth;
+
+mod backends;
 
 mod error;
 
@@ -59,6 +63,7 @@ pub use auth::read_token;
 pub use reload::ReloadRequest;
 pub use server::serve;
 
+use super::discovery::{ChangeOrder, Standings};
 use crate::drain;
 use crate::pool::Member;
 use crate::proxy::snapshot::{Pool, Published, Snapshot};
@@ -89,6 +94,10 @@ pub struct Shared {
     pub settled: watch::Receiver<bool>,
     /// Told after each order of the operator; the order is answered once tables were built anew and it was saved.
     pub ordered: mpsc::Sender<OrderNotice>,
+    /// Whoever reloads takes orders to add or remove backends here, and answers each.
+    pub change: mpsc::Sender<ChangeOrder>,
+    /// How things stand with the sources of backends.
+    pub standings: Standings,
     /// What happens, for those who listen.
     pub events: Events,
     /// Lines that the access log dropped.
@@ -124,7 +133,8 @@ fn router(access: Access, shared: Arc<Shared>, drain: drain::Watcher) -> Router 
         .route("/api/v1/openapi.json", get(openapi))
         .route("/api/v1/pools", get(pools))
         .route("/api/v1/pools/{pool}", get(pool))
-        .route("/api/v1/pools/{pool}/backends/{backend}", get(backend))
+        .route("/api/v1/pools/{pool}/backends", post(backends::add))
+        .route("/api/v1/pools/{pool}/backends/{backend}", get(backend).delete(backends::remove))
         .route("/api/v1/pools/{pool}/backends/{backend}/state", put(orders::state))
         .route("/api/v1/pools/{pool}/backends/{backend}/weight", put(orders::weight))
         .route("/api/v1/reload", post(reload::reload))
@@ -183,7 +193,7 @@ async fn scrape_metrics(State(context): State<Arc<Context>>) -> Response {
 
 async fn pools(State(context): State<Arc<Context>>) -> Json<PoolsView> {
     let snapshot = context.shared.published.load();
-    Json(PoolsView::of(&snapshot, view::Now::read()))
+    Json(PoolsView::of(&snapshot, &context.shared.standings, view::Now::read()))
 }
 
 async fn pool(
@@ -192,7 +202,7 @@ async fn pool(
 ) -> Result<Json<PoolView>, ApiError> {
     let Path(name) = path?;
     let snapshot = context.shared.published.load();
-    Ok(Json(PoolView::of(find_pool(&snapshot, &name)?, view::Now::read())))
+    Ok(Json(PoolView::of(find_pool(&snapshot, &name)?, &context.shared.standings, view::Now::read())))
 }
 
 async fn backend(

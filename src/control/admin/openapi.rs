@@ -4,6 +4,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+use super::backends::NewBackend;
 use super::events;
 use super::explain::{ExplainQuestion, ExplainView};
 use super::orders::{StateOrder, WeightOrder};
@@ -18,6 +19,8 @@ pub(super) struct Endpoint {
     /// Needs no token even when one is set.
     open: bool,
     body: Option<SchemaOf>,
+    /// Status of success.
+    done: u16,
     reply: Reply,
     /// Statuses of errors, beside those of the access rules.
     errors: &'static [u16],
@@ -38,7 +41,7 @@ fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 const BACKEND: &str = "/api/v1/pools/{pool}/backends/{backend}";
 
 /// Every endpoint, in the order of the module's list.
-pub(super) const ENDPOINTS: [Endpoint; 13] = [
+pub(super) const ENDPOINTS: [Endpoint; 15] = [
     Endpoint { reply: Reply::Text("text/plain; charset=utf-8"), ..get("/", "the list of endpoints, as text") },
     Endpoint {
         open: true,
@@ -56,6 +59,20 @@ pub(super) const ENDPOINTS: [Endpoint; 13] = [
     Endpoint { reply: Reply::Json(schema::<PoolsView>), ..get("/api/v1/pools", "every pool with its backends") },
     Endpoint { reply: Reply::Json(schema::<PoolView>), errors: &[404], ..get("/api/v1/pools/{pool}", "one pool") },
     Endpoint { reply: Reply::Json(schema::<BackendView>), errors: &[404], ..get(BACKEND, "one backend") },
+    Endpoint {
+        method: "post",
+        body: Some(schema::<NewBackend>),
+        done: 201,
+        reply: Reply::Json(schema::<BackendView>),
+        errors: &[400, 404, 409, 413, 415, 422, 503],
+        ..get("/api/v1/pools/{pool}/backends", "add a backend")
+    },
+    Endpoint {
+        method: "delete",
+        reply: Reply::Json(schema::<BackendView>),
+        errors: &[404, 409, 415, 503],
+        ..get(BACKEND, "remove a backend that was added here")
+    },
     Endpoint {
         method: "put",
         body: Some(schema::<StateOrder>),
@@ -91,13 +108,13 @@ pub(super) const ENDPOINTS: [Endpoint; 13] = [
 ];
 
 const fn get(path: &'static str, summary: &'static str) -> Endpoint {
-    Endpoint { method: "get", path, summary, open: false, body: None, reply: Reply::AnyJson, errors: &[] }
+    Endpoint { method: "get", path, summary, open: false, body: None, done: 200, reply: Reply::AnyJson, errors: &[] }
 }
 
 /// For people.
 pub(super) fn list() -> String {
     let line = |endpoint: &Endpoint| {
-        format!("{:<4} {:<55} {}\n", endpoint.method.to_uppercase(), endpoint.path, endpoint.summary)
+        format!("{:<6} {:<55} {}\n", endpoint.method.to_uppercase(), endpoint.path, endpoint.summary)
     };
     let lines: String = ENDPOINTS.iter().map(line).collect();
     format!("Stickpin {}: the admin endpoint\n\n{lines}", env!("CARGO_PKG_VERSION"))
@@ -138,7 +155,7 @@ fn operation(endpoint: &Endpoint, read: &mut SchemaGenerator, written: &mut Sche
         Reply::Text(media_type) => json!({ media_type: { "schema": { "type": "string" } } }),
     };
     let mut responses = Map::new();
-    responses.insert("200".to_owned(), json!({ "description": "done", "content": content }));
+    responses.insert(endpoint.done.to_string(), json!({ "description": "done", "content": content }));
     let of_access: &[u16] = if endpoint.open { &[] } else { &[401, 403] };
     for status in endpoint.errors.iter().chain(of_access) {
         let content = json!({ "application/json": { "schema": schema::<ErrorView>(written) } });
@@ -169,6 +186,7 @@ fn error(status: u16) -> &'static str {
         401 => "no token, or a wrong one",
         403 => "not meant for this endpoint, or sent by a page of another origin",
         404 => "unknown pool or backend",
+        409 => "something stands in the way",
         413 => "the body is too large",
         415 => "the body is not declared to be JSON",
         422 => "not what was expected",

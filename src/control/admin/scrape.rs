@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
+use crate::config::Source;
+use crate::control::discovery::{self, Standings};
 use crate::pins::{PinStore, SharedStanding, Standing};
 use crate::pool::{Health, Member};
-use crate::proxy::snapshot::{Affinity, Pool};
-use crate::telemetry::metrics::{BackendScrape, ListenerScrape, PinStoreScrape, PoolScrape, Scrape, SharedStoreScrape};
+use crate::proxy::snapshot::Pool;
+use crate::telemetry::metrics::{
+    BackendScrape, ListenerScrape, PinStoreScrape, PoolScrape, Scrape, SharedStoreScrape, SourceScrape,
+};
 
 /// Relaxed throughout: each number is right by itself, and a scrape promises no more.
 pub(super) fn scrape(shared: &Shared) -> Scrape {
     let snapshot = shared.published.load();
     Scrape {
-        pools: snapshot.pools.iter().map(pool).collect(),
+        pools: snapshot.pools.iter().map(|it| pool(it, &shared.standings)).collect(),
         listeners: shared
             .connections
             .iter()
@@ -30,16 +34,21 @@ pub(super) fn scrape(shared: &Shared) -> Scrape {
     }
 }
 
-fn pool(pool: &Pool) -> PoolScrape {
+fn pool(pool: &Pool, standings: &Standings) -> PoolScrape {
     PoolScrape {
         name: Arc::clone(&pool.settings.name),
         counters: Arc::clone(&pool.counters),
+        panicking: pool.state.spread().is_panicking(),
         backends: pool.members.iter().map(backend).collect(),
-        pin_store: match &pool.affinity {
-            Affinity::AppSession(session) => Some(pin_store(&session.store)),
-            Affinity::Off | Affinity::Cookie(_) | Affinity::Hash(_) => None,
-        },
+        queued: pool.line.line.len(),
+        pin_store: pool.pin_store().map(|store| pin_store(store)),
+        sources: standings.of(&pool.settings.name).into_iter().map(source).collect(),
     }
+}
+
+fn source((source, standing): (Source, discovery::Standing)) -> SourceScrape {
+    let discovery::Standing { backends, failures, last_success, .. } = standing;
+    SourceScrape { source: source.as_str(), backends, failures, last_success }
 }
 
 fn pin_store(store: &PinStore) -> PinStoreScrape {
@@ -64,6 +73,8 @@ fn backend(member: &Member) -> BackendScrape {
         connections_reused,
         active_pins: backend.active_pins(),
         in_flight: backend.in_flight(),
+        queued: backend.room().queued(),
+        connections: backend.room().connections(),
         health: Health::ALL.map(|state| (state.as_str(), state == health)),
     }
 }

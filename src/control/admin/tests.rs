@@ -29,7 +29,7 @@ async fn every_endpoint_of_the_list_is_there_and_nothing_else() {
     for endpoint in &openapi::ENDPOINTS {
         let path = endpoint.path.replace("{pool}", "shop").replace("{backend}", "blue");
         // A method that none has: the path is known, and says which methods it has.
-        let reply = admin.send("DELETE", &path, "", "").await;
+        let reply = admin.send("PATCH", &path, "", "").await;
         assert_eq!(reply.status, 405, "{path}");
         assert!(reply.header("allow").contains(&endpoint.method.to_uppercase()), "{path}: {:?}", reply.head);
         assert!(reply.json()["error"].is_string(), "{path}");
@@ -76,7 +76,7 @@ async fn the_index_lists_every_endpoint_as_text() {
     let admin = Admin::start().await;
     let reply = admin.get("/").await;
     assert_eq!(reply.header("content-type"), "text/plain; charset=utf-8");
-    assert!(reply.body.contains("PUT  /api/v1/pools/{pool}/backends/{backend}/state"), "{}", reply.body);
+    assert!(reply.body.contains("PUT    /api/v1/pools/{pool}/backends/{backend}/state"), "{}", reply.body);
 }
 
 #[tokio::test]
@@ -125,8 +125,9 @@ async fn a_backend_is_shown_with_its_state() {
     assert_eq!(
         admin.get(BLUE).await.json(),
         json!({
-            "name": "blue", "address": "127.0.0.1:9101", "weight": 100, "health": "starting", "admin_state": "enabled",
-            "active_pins": 0, "in_flight": 0, "changed_seconds_ago": 0,
+            "name": "blue", "address": "127.0.0.1:9101", "source": "file", "weight": 100, "tier": 0, "health": "starting",
+            "admin_state": "enabled", "active_pins": 0, "in_flight": 0, "queued": 0, "connections": 0,
+            "changed_seconds_ago": 0,
         })
     );
     let backend = admin.backend();
@@ -537,6 +538,8 @@ fn shared() -> (Shared, watch::Sender<bool>, mpsc::Receiver<ReloadRequest>) {
         reloads: Arc::default(),
         settled,
         ordered: keeps_orders(),
+        change: mpsc::channel(1).0,
+        standings: Standings::default(),
         events: Events::default(),
         access_log_dropped: Arc::default(),
         started: SystemTime::UNIX_EPOCH,

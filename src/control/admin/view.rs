@@ -8,12 +8,13 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::config::{Affinity, Balance, Sessions};
-use crate::pins::Standing;
+use crate::config::{self, Affinity, Balance, HomeHash, Sessions, Source};
+use crate::control::discovery::{Standing, Standings};
+use crate::pins::Standing as PinsStanding;
 use crate::pool::drain::{Drain, Leaving};
 use crate::pool::sessions::{HomeState, Permit};
-use crate::pool::{AdminState, Health, Member, Memory};
-use crate::proxy::snapshot::{self, Pool, Snapshot};
+use crate::pool::{AdminState, Health, Member, Memory, slow_start};
+use crate::proxy::snapshot::{Pool, Snapshot};
 use crate::telemetry::words::Placement;
 
 /// Both clocks, read once a request.
@@ -106,8 +107,8 @@ pub(super) struct PoolsView {
 }
 
 impl PoolsView {
-    pub(super) fn of(snapshot: &Snapshot, now: Now) -> Self {
-        let pools = snapshot.pools.iter().map(|pool| PoolView::of(pool, now)).collect();
+    pub(super) fn of(snapshot: &Snapshot, standings: &Standings, now: Now) -> Self {
+        let pools = snapshot.pools.iter().map(|pool| PoolView::of(pool, standings, now)).collect();
         Self { generation: snapshot.generation, pools }
     }
 }
@@ -119,8 +120,17 @@ pub(super) struct PoolView {
     sessions: SessionsView,
     balance: BalanceView,
     affinity: AffinityView,
-    /// In the order of the file.
+    /// The tier that new clients are placed in: the first one with an available backend.
+    tier_in_use: u8,
+    /// Whether too few backends are available, so that health is ignored for spreading new clients.
+    panicking: bool,
+    /// Those of the file in its order, then those that were added, then those that were found.
     backends: Vec<BackendView>,
+    /// Where more backends are looked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    backends_from: Vec<SourceStandingView>,
+    /// Requests that wait for any of them.
+    queued: u32,
     /// Requests so far by what was decided for them; only what occurred.
     placements: Vec<PlacementView>,
     /// Pins by the app's session id, where the pool has them.
@@ -154,7 +164,7 @@ pub(super) struct RedisView {
 }
 
 impl PinStoreView {
-    fn of(standing: Standing) -> Self {
+    fn of(standing: PinsStanding) -> Self {
         let redis = standing.shared.map(|shared| RedisView {
             connected: shared.connected,
             pending: shared.pending,
@@ -166,18 +176,28 @@ impl PinStoreView {
 }
 
 impl PoolView {
-    pub(super) fn of(pool: &Pool, now: Now) -> Self {
+    pub(super) fn of(pool: &Pool, standings: &Standings, now: Now) -> Self {
         let counts = Placement::ALL.into_iter().zip(pool.counters.placements());
         Self {
             name: pool.settings.name.as_ref().to_owned(),
             sessions: pool.settings.sessions.into(),
-            balance: pool.settings.balance.into(),
+            balance: (&pool.settings).into(),
             affinity: (&pool.settings.affinity).into(),
-            backends: pool.members.iter().map(|member| BackendView::of(pool, member, now)).collect(),
-            pin_store: match &pool.affinity {
-                snapshot::Affinity::AppSession(session) => Some(PinStoreView::of(session.store.standing())),
-                snapshot::Affinity::Off | snapshot::Affinity::Cookie(_) | snapshot::Affinity::Hash(_) => None,
-            },
+            tier_in_use: pool.state.spread().tier,
+            panicking: pool.state.spread().is_panicking(),
+            backends: pool
+                .members
+                .iter()
+                .zip(&pool.settings.backends)
+                .map(|(member, settings)| BackendView::from_source(settings.source, pool, member, now))
+                .collect(),
+            backends_from: standings
+                .of(&pool.settings.name)
+                .into_iter()
+                .map(|(source, standing)| SourceStandingView::of(source, standing))
+                .collect(),
+            queued: pool.line.line.len(),
+            pin_store: pool.pin_store().map(|store| PinStoreView::of(store.standing())),
             placements: counts
                 .filter(|(_, requests)| *requests > 0)
                 .map(|(placement, requests)| PlacementView {
@@ -186,6 +206,60 @@ impl PoolView {
                     requests,
                 })
                 .collect(),
+        }
+    }
+}
+
+/// How things stand with a source of backends.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct SourceStandingView {
+    source: SourceView,
+    /// What is looked at, as in `a app.example port 8080`.
+    looks_at: String,
+    /// Backends in its last good list.
+    backends: usize,
+    /// When the last good list was had, in RFC 3339; `null` when this process has had none.
+    last_success: Option<String>,
+    /// Looks that gave no list, so far.
+    failures: u64,
+    /// Why the latest look gave none, while that is so; the last good list is in force.
+    error: Option<String>,
+}
+
+impl SourceStandingView {
+    fn of(source: Source, standing: Standing) -> Self {
+        Self {
+            source: source.into(),
+            looks_at: standing.subject,
+            backends: standing.backends,
+            last_success: standing.last_success.map(date),
+            failures: standing.failures,
+            error: standing.error,
+        }
+    }
+}
+
+/// Where a backend comes from.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SourceView {
+    /// `backends` of the configuration file.
+    File,
+    /// The admin API.
+    Api,
+    /// The file that `backends_from` names.
+    WatchedFile,
+    /// The name that `backends_from` gives.
+    Dns,
+}
+
+impl From<Source> for SourceView {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::File => Self::File,
+            Source::Api => Self::Api,
+            Source::WatchedFile => Self::WatchedFile,
+            Source::Dns => Self::Dns,
         }
     }
 }
@@ -204,11 +278,15 @@ pub(super) struct PlacementView {
 pub(super) struct BackendView {
     name: String,
     address: String,
+    /// Who named it.
+    source: SourceView,
     /// In effect: what was ordered, else what the file says.
     weight: u32,
     /// What the file says, while an order stands in for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     file_weight: Option<u32>,
+    /// Used for new clients and orphans when the tiers before have no available backend.
+    tier: u8,
     health: HealthView,
     admin_state: AdminStateView,
     /// Clients that used their pin here within the idle timeout.
@@ -218,8 +296,21 @@ pub(super) struct BackendView {
     max_pins: Option<u64>,
     /// Requests sent whose reply has not fully ended.
     in_flight: u32,
+    /// Most of them, where the file has a bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_requests: Option<u32>,
+    /// Requests that wait for this very backend.
+    queued: u32,
+    /// Open connections, idle ones included.
+    connections: u32,
+    /// Most of them, where the file has a bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_connections: Option<u32>,
     /// Seconds since `health` changed.
     changed_seconds_ago: u64,
+    /// Seconds until it gets its whole share of new clients and orphans; only while its slow start goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slow_start_seconds_left: Option<u64>,
     /// Whether it may still hold its sessions; only while unhealthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<MemoryView>,
@@ -229,20 +320,36 @@ pub(super) struct BackendView {
 }
 
 impl BackendView {
+    /// Looks for its source in the whole pool.
     pub(super) fn of(pool: &Pool, member: &Member, now: Now) -> Self {
+        let name = &member.backend.id().name;
+        let settings = pool.settings.backends.iter().find(|settings| settings.name == *name);
+        Self::from_source(settings.map_or(Source::File, |settings| settings.source), pool, member, now)
+    }
+
+    fn from_source(source: Source, pool: &Pool, member: &Member, now: Now) -> Self {
         let backend = &member.backend;
         let standing = backend.standing();
         Self {
             name: backend.id().name.as_ref().to_owned(),
             address: member.address.to_string(),
+            source: source.into(),
             weight: backend.weight(),
             file_weight: backend.weight_order().map(|(_, file)| file),
+            tier: member.tier,
             health: standing.health.into(),
             admin_state: standing.admin.into(),
             active_pins: backend.active_pins(),
             max_pins: member.max_pins,
             in_flight: backend.in_flight(),
+            max_requests: backend.room().max_requests(),
+            queued: backend.room().queued(),
+            connections: backend.room().connections(),
+            max_connections: backend.room().max_connections(),
             changed_seconds_ago: now.monotonic.saturating_duration_since(backend.health_changed_at()).as_secs(),
+            slow_start_seconds_left: slow_start::left(backend, pool.settings.slow_start, now.monotonic)
+                .filter(|_| standing.is_in_use())
+                .map(|left| left.as_secs_f64().ceil() as u64),
             memory: (standing.health == Health::Unhealthy).then(|| standing.memory.into()),
             drain: backend.drain().map(|drain| DrainView::of(drain, pool, member, now)),
         }
@@ -404,12 +511,37 @@ pub(super) enum BalanceView {
     LeastPins,
     /// Fewest in-flight requests per weight.
     LeastRequests,
+    /// Lowest expected latency times in-flight requests per weight, of two random choices.
+    PeakEwma,
     /// Smooth weighted round robin.
     RoundRobin,
     /// Weighted random.
     Random,
     /// The less loaded of two weighted random choices.
     TwoChoices,
+    /// A key has its home at the backend with the best score; a request without one is placed by two choices.
+    Rendezvous,
+    /// A key has its home where a table says; a request without one is placed by two choices.
+    Maglev,
+    /// A key has its home where a ring of points says; a request without one is placed by two choices.
+    Ring,
+}
+
+impl From<&config::Pool> for BalanceView {
+    /// The word that says the most: where a key's home is found by a table, or requests without a key are placed by two
+    /// choices, how it is found.
+    fn from(pool: &config::Pool) -> Self {
+        let home_hash = match &pool.affinity {
+            Affinity::Hash(hash) => Some(hash.home_hash),
+            Affinity::Off | Affinity::Cookie(_) | Affinity::AppSession(_) => None,
+        };
+        match (home_hash, pool.balance) {
+            (Some(HomeHash::Maglev), _) => Self::Maglev,
+            (Some(HomeHash::Ring), _) => Self::Ring,
+            (Some(HomeHash::Rendezvous), Balance::TwoChoices) => Self::Rendezvous,
+            (_, balance) => balance.into(),
+        }
+    }
 }
 
 impl From<Balance> for BalanceView {
@@ -417,6 +549,7 @@ impl From<Balance> for BalanceView {
         match balance {
             Balance::LeastPins => Self::LeastPins,
             Balance::LeastRequests => Self::LeastRequests,
+            Balance::PeakEwma => Self::PeakEwma,
             Balance::RoundRobin => Self::RoundRobin,
             Balance::Random => Self::Random,
             Balance::TwoChoices => Self::TwoChoices,

@@ -22,6 +22,7 @@ use std::time::SystemTime;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use crate::clock::unix_seconds;
 use crate::config::{self, Address, Probe};
 use crate::drain;
 use crate::pool::{Backend, Evidence, Failure, Health, Member, Memory, Thresholds, instance};
@@ -120,6 +121,7 @@ impl Task {
             last: None,
             troubles,
             trouble: None,
+            latest: 0,
         };
         Self {
             address: member.address.clone(),
@@ -152,6 +154,8 @@ struct Prober {
     last: Option<Last>,
     troubles: Troubles,
     trouble: Option<Trouble>,
+    /// The latest second that the wall clock has shown, which may have been set back since.
+    latest: u32,
 }
 
 impl Prober {
@@ -194,7 +198,7 @@ impl Prober {
         sooner
     }
 
-    fn take(&self, report: probe::ProbeReport) -> Outcome {
+    fn take(&mut self, report: probe::ProbeReport) -> Outcome {
         let thresholds =
             Thresholds { healthy_after: self.settings.healthy_after, unhealthy_after: self.settings.unhealthy_after };
         // First, so that whoever finds the backend available knows which life it lives.
@@ -211,24 +215,21 @@ impl Prober {
 
     /// Notes which life of the process answers: the one that its header names; without such a header a new one, when the
     /// process was gone and now answers again.
-    fn note_instance(&self, report: probe::ProbeReport) {
+    fn note_instance(&mut self, report: probe::ProbeReport) {
+        // Pins were sealed up to then: a life that begins now has to begin later than they say.
+        self.latest = self.latest.max(unix_seconds(SystemTime::now()));
         let was_gone = self.backend.standing().memory == Memory::Gone;
         let instance = match report.instance {
             Some(hash) => instance::named(hash),
-            None if was_gone && report.evidence == Evidence::ProbeOk => birth(SystemTime::now()),
+            None if was_gone && report.evidence == Evidence::ProbeOk => self.latest.max(1),
             None => return,
         };
         if self.backend.set_instance(instance) {
+            self.backend.begin_warming(Instant::now());
             let id = self.backend.id();
             tracing::info!(pool = &*id.pool, backend = &*id.name, "another instance answers");
         }
     }
-}
-
-/// A moment as the number of a life that began then.
-fn birth(wall: SystemTime) -> u32 {
-    let seconds = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
 }
 
 async fn until(due: Option<Instant>) {

@@ -164,6 +164,27 @@ fn in_a_full_store_an_expired_pin_goes_first() {
 }
 
 #[test]
+fn a_key_is_claimed_once_however_many_ask_at_once_and_again_when_its_pin_has_expired() {
+    let (memory, key) = (Memory::new(100, 100), PinKey(7 << 64));
+    for round in 1..=200 {
+        let expired = |known: &Record| known.refreshed < round;
+        let ready = std::sync::Barrier::new(4);
+        let claim = |home| {
+            ready.wait();
+            memory.claim(key, record(home, round), Owner(1), expired).home
+        };
+        let claimed: HashSet<u64> = thread::scope(|scope| {
+            let claims = [1, 2, 3, 4].map(|home| scope.spawn(move || claim(home)));
+            claims.map(|claim| claim.join().expect("it does not panic")).into()
+        });
+        assert_eq!(claimed.len(), 1, "round {round}: all go by one");
+        let known = memory.get(key).expect("it was kept");
+        assert_eq!((known.home, known.refreshed), (claimed.into_iter().next().expect("one"), round));
+    }
+    assert_eq!(memory.len(), 1);
+}
+
+#[test]
 fn a_pin_that_is_used_again_is_not_the_next_to_go() {
     let store = Memory::new(3, 3);
     for n in 0..3 {

@@ -19,7 +19,6 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::listener::Trouble;
 use crate::proxy::client_connection::{ClientConnection, Phase};
 use crate::proxy::forward::tunnel;
 use crate::telemetry::with_causes;
@@ -46,17 +45,11 @@ pub struct Shared {
     scratch: RefCell<Box<[u8]>>,
     /// Connections are to end after their current request.
     pub closing: Cell<bool>,
-    /// Connections that could not begin, for want of a header of the PROXY protocol.
-    pub header_trouble: RefCell<Trouble>,
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self {
-            scratch: RefCell::new(vec![0; READ_SIZE].into_boxed_slice()),
-            closing: Cell::new(false),
-            header_trouble: RefCell::default(),
-        }
+        Self { scratch: RefCell::new(vec![0; READ_SIZE].into_boxed_slice()), closing: Cell::new(false) }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -38,6 +38,10 @@ pub struct Listening {
     pub connections: Arc<AtomicUsize>,
     /// Accepting pauses beyond this many.
     pub max_connections: usize,
+    /// Of all workers together.
+    pub trouble: Trouble,
+    /// Connections that did not begin as they must.
+    pub header_trouble: Trouble,
 }
 
 /// Opens a socket for one worker. The first one of an address with port 0 decides the port for the others.
@@ -239,10 +243,9 @@ pub async fn run(
     let listener = listener.registered()?;
     let mut closing = std::pin::pin!(closing);
     let mut is_closing = false;
-    let mut trouble = Trouble::default();
     loop {
         if listening.connections.load(Ordering::Relaxed) >= listening.max_connections && !is_closing {
-            trouble.tell(&listening.address, "the connection limit is reached; accepting pauses");
+            listening.trouble.tell(&listening.address, "the connection limit is reached; accepting pauses");
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => continue,
                 () = &mut closing => { is_closing = true; continue },
@@ -258,7 +261,7 @@ pub async fn run(
             Ok((io, peer)) => hand_over(io, peer, (index, listening), (worker, inboxes)),
             Err(error) if is_clients_doing(&error) => {}
             Err(error) => {
-                trouble.tell(&listening.address, &format!("accepting pauses: {error}"));
+                listening.trouble.tell(&listening.address, &format!("accepting pauses: {error}"));
                 tokio::time::sleep(PAUSE).await;
                 if is_closing {
                     break;
@@ -303,25 +306,51 @@ fn is_clients_doing(error: &io::Error) -> bool {
     )
 }
 
-/// Says once that something is wrong, until it is over.
-#[derive(Debug, Default)]
+/// Says once that something is wrong, until it is over, however many workers find it so.
+#[derive(Debug)]
 pub struct Trouble {
-    last: Option<Instant>,
+    since: Instant,
+    /// When it last came up, in milliseconds after `since` plus one; 0: never.
+    last: AtomicU64,
 }
 
 impl Trouble {
+    /// None yet.
+    pub fn none(now: Instant) -> Self {
+        Self { since: now, last: AtomicU64::new(0) }
+    }
+
     /// Accepting goes on and off at the limit: that is one trouble until it has been quiet for a while.
-    pub fn tell(&mut self, address: &Address, what: &str) {
-        let now = Instant::now();
-        if self.last.replace(now).is_none_or(|last| now.duration_since(last) >= QUIET) {
+    pub fn tell(&self, address: &Address, what: &str) {
+        if self.is_news(Instant::now()) {
             tracing::warn!(listener = %address, "{what}");
         }
+    }
+
+    fn is_news(&self, now: Instant) -> bool {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let now = millis(now.duration_since(self.since)).saturating_add(1);
+        // Relaxed: nothing is published through it, and of workers that come at the same moment one finds the old value.
+        let last = self.last.swap(now, Ordering::Relaxed);
+        last == 0 || now.saturating_sub(last) >= millis(QUIET)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trouble_is_news_once_until_it_has_been_quiet_for_a_while() {
+        let start = Instant::now();
+        let trouble = Trouble::none(start);
+        let after = |millis: u64| start + Duration::from_millis(millis);
+        let quiet = QUIET.as_millis() as u64;
+        let rows = [(0, true), (0, false), (20, false), (quiet, false), (2 * quiet - 1, false), (3 * quiet, true)];
+        for (millis, expected) in rows {
+            assert_eq!(trouble.is_news(after(millis)), expected, "at {millis}");
+        }
+    }
 
     #[test]
     fn a_worker_gives_away_what_another_has_less_of() {

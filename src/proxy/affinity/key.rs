@@ -281,10 +281,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::WithoutKey;
+    use crate::config::{HomeHash, WithoutKey};
 
     fn keys(sources: &[KeySource]) -> AffinityKeys {
-        AffinityKeys::new(&HashAffinity { keys: sources.to_vec(), without_key: WithoutKey::Balance })
+        AffinityKeys::new(&HashAffinity {
+            keys: sources.to_vec(),
+            without_key: WithoutKey::Balance,
+            home_hash: HomeHash::Rendezvous,
+            bounded_load: None,
+        })
     }
 
     fn header(name: &'static str) -> KeySource {

@@ -4,7 +4,8 @@
 //! [`CookieName`] finds it, [`PoolPins`] opens it, and [`CookieName`] strips it before the backend sees the request.
 //!
 //! Instead of a cookie of ours, [`SessionReader`] finds the id that the app itself issued, and [`PinKeys`] make of it the
-//! key under which its pin is stored; or [`AffinityKeys`] hash what the request carries, and nothing is kept at all.
+//! key under which its pin is stored; or [`AffinityKeys`] hash what the request carries, and nothing
+//! is kept at all, unless hashing has a bound on the load ([`known_keys`]).
 //!
 //! Pure: nothing here opens a socket or reads a clock, and chance is handed in. Time is the wall clock in whole seconds
 //! since the Unix epoch, because a pin must mean the same to every replica and after every restart. Finding, opening and
@@ -39,6 +40,8 @@ pub mod key;
 mod parameter;
 
 pub mod session_pins;
+
+pub mod known_keys;
 
 pub use app_session::{IssuedBy, IssuedId, SessionReader};
 pub use cookie::CookieName;

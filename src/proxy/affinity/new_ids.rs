@@ -1,8 +1,9 @@
 //! The id of a new pin: drawn by chance, with an eye on who would inherit it.
 //!
 //! A pin's heir follows from its id. Left to chance alone, of 67 orphans one of two survivors would get more than 60 %
-//! every tenth time. So of a few ids the one is taken whose heir has the least to inherit from this home so far. It
-//! remains a random number: nothing depends on how it was drawn.
+//! every tenth time. So of a few ids the one is taken whose heir has the least to inherit from this home so far; where the
+//! pool has a later tier, also whose heir there has, for when the home's whole tier is lost. It remains a random number:
+//! nothing depends on how it was drawn.
 
 use fastrand::Rng;
 
@@ -10,6 +11,9 @@ use crate::pool::{Member, heir};
 
 /// Ids to choose from.
 const DRAWS: usize = 4;
+
+/// The same, where an id has to suit two heirs.
+const DRAWS_FOR_TWO: usize = 12;
 
 /// In larger pools each heir has little to inherit from one home, and finding it takes longer.
 const LARGEST: usize = 64;
@@ -19,6 +23,8 @@ const LARGEST: usize = 64;
 pub struct NewIds {
     /// By home, then by heir: pins that were given out.
     given: Vec<u32>,
+    /// The same by heir in a later tier, whatever the home.
+    given_later: Vec<u32>,
 }
 
 impl NewIds {
@@ -31,26 +37,35 @@ impl NewIds {
         }
         if self.given.len() != count * count {
             self.given = vec![0; count * count];
+            self.given_later = vec![0; count];
         }
         let given = &mut self.given[home * count..][..count];
-        let mut best: Option<(u64, usize)> = None;
-        for _ in 0..DRAWS {
+        let tier = members[home].tier;
+        let has_later = members.iter().any(|member| member.tier > tier);
+        let later = |id: u64| has_later.then(|| heir(id, members, None, |_, member| member.tier > tier)).flatten();
+        let mut best: Option<(u64, usize, Option<usize>, f64)> = None;
+        for _ in 0..if has_later { DRAWS_FOR_TWO } else { DRAWS } {
             let id = rng.u64(..);
             let Some(heir) = heir(id, members, Some(home), |_, _| true) else { return id };
-            if best.is_none_or(|(_, best)| is_less(given, members, heir, best)) {
-                best = Some((id, heir));
+            let later = later(id);
+            let inherits = per_weight(given, members, heir)
+                + later.map_or(0.0, |later| per_weight(&self.given_later, members, later));
+            if best.is_none_or(|(.., least)| inherits < least) {
+                best = Some((id, heir, later, inherits));
             }
         }
-        let (id, heir) = best.expect("there is at least one draw");
+        let (id, heir, later, _) = best.expect("there is at least one draw");
         given[heir] = given[heir].saturating_add(1);
+        if let Some(later) = later {
+            self.given_later[later] = self.given_later[later].saturating_add(1);
+        }
         id
     }
 }
 
-/// Whether `one` has less to inherit per weight than `other`.
-fn is_less(given: &[u32], members: &[Member], one: usize, other: usize) -> bool {
-    let weight = |index: usize| u64::from(members[index].backend.weight().max(1));
-    u64::from(given[one]) * weight(other) < u64::from(given[other]) * weight(one)
+/// What a member has to inherit, per weight.
+fn per_weight(given: &[u32], members: &[Member], heir: usize) -> f64 {
+    f64::from(given[heir]) / f64::from(members[heir].backend.weight().max(1))
 }
 
 #[cfg(test)]
@@ -68,7 +83,13 @@ mod tests {
             let id = BackendId { pool: Arc::from("shop"), name: Arc::from(format!("app{index}")) };
             let backend = registry.backend(&id, Instant::now());
             backend.set_file_weight(weight);
-            Member { backend, address: ([127, 0, 0, 1], 9000).into(), sends_proxy_protocol: false, max_pins: None }
+            Member {
+                backend,
+                address: ([127, 0, 0, 1], 9000).into(),
+                sends_proxy_protocol: false,
+                max_pins: None,
+                tier: 0,
+            }
         };
         weights.iter().enumerate().map(member).collect()
     }

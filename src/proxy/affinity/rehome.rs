@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_state_of_a_home_is_the_gravest_that_holds() {
-        let standing = |health, admin, memory| Standing { health, admin, memory };
+        let standing = |health, admin, memory| Standing { health, admin, memory, is_silent: false };
         let (enabled, draining, disabled) = (AdminState::Enabled, AdminState::Draining, AdminState::Disabled);
         let (held, gone) = (Memory::MayHold, Memory::Gone);
         let table = [

@@ -78,6 +78,7 @@ mod tests {
     use crate::config::Balance;
     use crate::pool::Member;
     use fastrand::Rng;
+    use tokio::time::Instant;
 
     /// Most loaded member per weight, over the average. `count_every`: placements between two counts.
     fn peak(members: &[Member], clients: u64, count_every: u64, seed: u64) -> f64 {
@@ -85,7 +86,7 @@ mod tests {
         let mut rng = Rng::with_seed(seed);
         let mut pins = vec![0_u64; members.len()];
         for client in 1..=clients {
-            pins[balancer.pick(members, &Tried::default(), &mut rng).expect("all are healthy")] += 1;
+            pins[balancer.pick(members, &Tried::default(), &mut rng, Instant::now()).expect("all are healthy")] += 1;
             if client % count_every == 0 {
                 members.iter().zip(&pins).for_each(|(member, &pins)| member.backend.set_active_pins(pins));
             }
@@ -126,7 +127,11 @@ mod tests {
         members[0].backend.begin_request();
         for seed in 0..20 {
             let mut balancer = Balancer::new(Balance::LeastPins, &members, 0);
-            assert_eq!(balancer.pick(&members, &Tried::default(), &mut Rng::with_seed(seed)), Some(1), "seed {seed}");
+            assert_eq!(
+                balancer.pick(&members, &Tried::default(), &mut Rng::with_seed(seed), Instant::now()),
+                Some(1),
+                "seed {seed}"
+            );
         }
     }
 }

@@ -42,6 +42,7 @@ mod tests {
     use super::super::{Balancer, Tried};
     use crate::config::Balance;
     use fastrand::Rng;
+    use tokio::time::Instant;
 
     /// Bound: one request of each share, at any moment.
     #[test]
@@ -52,7 +53,8 @@ mod tests {
         let mut rng = Rng::with_seed(31);
         for round in 1..=100 {
             for _ in 0..8 {
-                let picked = balancer.pick(&members, &Tried::default(), &mut rng).expect("all are healthy");
+                let picked =
+                    balancer.pick(&members, &Tried::default(), &mut rng, Instant::now()).expect("all are healthy");
                 members[picked].backend.begin_request();
             }
             for (weight, member) in weights.into_iter().zip(&members) {

@@ -56,11 +56,14 @@ mod tests {
     use crate::config::Balance;
     use crate::pool::Member;
     use fastrand::Rng;
+    use tokio::time::Instant;
 
     fn sequence(members: &[Member], worker: usize, picks: usize) -> Vec<usize> {
         let mut balancer = Balancer::new(Balance::RoundRobin, members, worker);
         let mut rng = Rng::with_seed(1);
-        (0..picks).map(|_| balancer.pick(members, &Tried::default(), &mut rng).expect("all are healthy")).collect()
+        (0..picks)
+            .map(|_| balancer.pick(members, &Tried::default(), &mut rng, Instant::now()).expect("all are healthy"))
+            .collect()
     }
 
     #[test]
@@ -94,7 +97,7 @@ mod tests {
         let members = pool(&[State::healthy(1000), State::healthy(1000)]);
         let mut balancer = Balancer::new(Balance::RoundRobin, &members, 0);
         let mut rng = Rng::with_seed(1);
-        let mut pick = || balancer.pick(&members, &Tried::default(), &mut rng);
+        let mut pick = || balancer.pick(&members, &Tried::default(), &mut rng, Instant::now());
         assert_eq!(pick(), Some(0));
         members.iter().for_each(|member| member.backend.order_weight(Some(1)));
         let of_first = (0..20).filter(|_| pick() == Some(0)).count();

@@ -10,8 +10,14 @@ use crate::config::Balance;
 use crate::pool::{AdminState, BackendId, Evidence, Failure, Health, Member, Registry, Thresholds};
 
 /// Every algorithm.
-pub(super) const ALL: [Balance; 5] =
-    [Balance::LeastPins, Balance::LeastRequests, Balance::RoundRobin, Balance::Random, Balance::TwoChoices];
+pub(super) const ALL: [Balance; 6] = [
+    Balance::LeastPins,
+    Balance::LeastRequests,
+    Balance::PeakEwma,
+    Balance::RoundRobin,
+    Balance::Random,
+    Balance::TwoChoices,
+];
 
 /// What a backend is put into.
 #[derive(Clone, Copy, Debug)]
@@ -19,11 +25,12 @@ pub(super) struct State {
     pub(super) health: Health,
     pub(super) admin: AdminState,
     pub(super) weight: u32,
+    pub(super) tier: u8,
 }
 
 impl State {
     pub(super) const fn healthy(weight: u32) -> Self {
-        Self { health: Health::Healthy, admin: AdminState::Enabled, weight }
+        Self { health: Health::Healthy, admin: AdminState::Enabled, weight, tier: 0 }
     }
 
     /// Health × admin state × weight 0 or 1.
@@ -32,7 +39,8 @@ impl State {
         let mut all = [Self::healthy(0); 24];
         let mut at = 0;
         while at < all.len() {
-            all[at] = Self { health: Health::ALL[at % 4], admin: admins[at / 4 % 3], weight: (at / 12) as u32 };
+            all[at] =
+                Self { health: Health::ALL[at % 4], admin: admins[at / 4 % 3], weight: (at / 12) as u32, tier: 0 };
             at += 1;
         }
         all
@@ -58,7 +66,13 @@ pub(super) fn pool(states: &[State]) -> Vec<Member> {
         backend.set_admin_state(state.admin, None, now);
         backend.set_file_weight(state.weight);
         assert_eq!((backend.standing().health, backend.standing().admin), (state.health, state.admin));
-        Member { backend, address: ([127, 0, 0, 1], 9000).into(), sends_proxy_protocol: false, max_pins: None }
+        Member {
+            backend,
+            address: ([127, 0, 0, 1], 9000).into(),
+            sends_proxy_protocol: false,
+            max_pins: None,
+            tier: state.tier,
+        }
     };
     states.iter().enumerate().map(member).collect()
 }
@@ -68,7 +82,8 @@ pub(super) fn counts(balance: Balance, members: &[Member], picks: u32, seed: u64
     let (mut balancer, mut rng) = (Balancer::new(balance, members, 0), Rng::with_seed(seed));
     let mut counts = vec![0; members.len()];
     for _ in 0..picks {
-        counts[balancer.pick(members, &Tried::default(), &mut rng).expect("somebody is available")] += 1;
+        counts[balancer.pick(members, &Tried::default(), &mut rng, Instant::now()).expect("somebody is available")] +=
+            1;
     }
     counts
 }

@@ -33,6 +33,7 @@ mod tests {
     use super::super::{Balancer, Tried};
     use crate::config::Balance;
     use fastrand::Rng;
+    use tokio::time::Instant;
 
     /// Every request stays, as under overload. Bound: 5 % of each share, at 2,000 requests.
     #[test]
@@ -41,7 +42,7 @@ mod tests {
         let members = pool(&weights.map(State::healthy));
         let mut balancer = Balancer::new(Balance::TwoChoices, &members, 0);
         let mut rng = Rng::with_seed(21);
-        let pick = |_| balancer.pick(&members, &Tried::default(), &mut rng).expect("all are healthy");
+        let pick = |_| balancer.pick(&members, &Tried::default(), &mut rng, Instant::now()).expect("all are healthy");
         (0..2_000).map(pick).for_each(|index| members[index].backend.begin_request());
         for (weight, member) in weights.into_iter().zip(&members) {
             let (load, expected) = (f64::from(member.backend.in_flight()), 100.0 * f64::from(weight));
@@ -55,6 +56,6 @@ mod tests {
         members[0].backend.begin_request();
         let mut balancer = Balancer::new(Balance::TwoChoices, &members, 0);
         let mut rng = Rng::with_seed(22);
-        assert!((0..100).all(|_| balancer.pick(&members, &Tried::default(), &mut rng) == Some(1)));
+        assert!((0..100).all(|_| balancer.pick(&members, &Tried::default(), &mut rng, Instant::now()) == Some(1)));
     }
 }

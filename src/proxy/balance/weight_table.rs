@@ -1,6 +1,6 @@
 //! Weighted draws without looking at every member.
 //!
-//! The table holds running sums of the weights; a draw is a binary search. It covers members of any state, so one that
+//! The table holds running sums of the weights of one tier; a draw is a binary search. It covers members of any state, so one that
 //! is not a candidate is drawn again, a bounded number of times, before every member is looked at. What it remembers of
 //! weights is checked at each draw for the member drawn, and for all members once in as many draws as there are members:
 //! so a changed weight is noticed soon, a weight raised from 0 at the latest then, and a draw still costs O(log N).
@@ -18,6 +18,8 @@ const ATTEMPTS: usize = 8;
 pub(super) struct WeightTable {
     /// At each index the sum of the weights up to and including that member's.
     sums: Vec<u64>,
+    /// The tier that they are of; weights of others count as 0.
+    tier: u8,
     draws_until_check: usize,
 }
 
@@ -29,9 +31,9 @@ impl WeightTable {
         except: Option<usize>,
         rng: &mut Rng,
     ) -> Option<Candidate<'a>> {
-        if candidates.are_first_choices() {
+        if let Some(tier) = candidates.tier_of_most() {
             for _ in 0..ATTEMPTS {
-                let index = self.draw_member(candidates.members(), rng)?;
+                let index = self.draw_member(candidates.members(), tier, rng)?;
                 if let Some(candidate) = candidates.get(index).filter(|_| Some(index) != except) {
                     return Some(candidate);
                 }
@@ -51,8 +53,9 @@ impl WeightTable {
     }
 
     /// `None` when every weight is 0.
-    fn draw_member(&mut self, members: &[Member], rng: &mut Rng) -> Option<usize> {
-        if self.draws_until_check == 0 || self.sums.len() != members.len() {
+    fn draw_member(&mut self, members: &[Member], tier: u8, rng: &mut Rng) -> Option<usize> {
+        if self.draws_until_check == 0 || self.sums.len() != members.len() || self.tier != tier {
+            self.tier = tier;
             self.rebuild(members);
         }
         self.draws_until_check -= 1;
@@ -78,7 +81,7 @@ impl WeightTable {
         let mut sum = 0;
         self.sums.clear();
         self.sums.extend(members.iter().map(|member| {
-            sum += u64::from(member.backend.weight());
+            sum += if member.tier == self.tier { u64::from(member.backend.weight()) } else { 0 };
             sum
         }));
         self.draws_until_check = members.len().max(1);

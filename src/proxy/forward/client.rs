@@ -1,6 +1,6 @@
 //! One worker's connections to backends, and one attempt to send a request over one of them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -133,6 +133,8 @@ pub struct Outgoing<'a> {
     pub deadline: &'a Deadline,
     /// When it is given up though its own deadlines have not passed.
     pub end: Option<Instant>,
+    /// Set when the whole request was sent, for whoever wants to know when that was.
+    pub sent_at: Option<&'a Cell<Instant>>,
     /// Whose connection this has to be, when backends are told by the PROXY protocol.
     pub owner: Option<Owner>,
 }
@@ -185,7 +187,7 @@ impl Client {
             let reused = idle.is_some();
             let connection = match idle.take() {
                 Some(connection) => connection,
-                None => match self.connect(&member.address, request.owner, connect_timeout(request)).await {
+                None => match self.connect(member, request.owner, connect_timeout(request)).await {
                     Ok(connection) => connection,
                     Err(error) => return Err((error, body)),
                 },
@@ -222,7 +224,7 @@ impl Client {
     pub fn put_back(&self, member: &Member, exchange: Box<Exchange>) {
         let Some((mut connection, buffer)) = exchange.into_reusable() else { return };
         self.keep_buffer(buffer);
-        if idle_timeout(&member.backend).is_zero() {
+        if idle_timeout(&member.backend).is_zero() || member.backend.room().connections_wanted() > 0 {
             return;
         }
         connection.idle_since = self.clock.coarse_now();
@@ -283,14 +285,39 @@ impl Client {
         }
     }
 
+    /// Closes idle connections to backends that other requests want a connection to and cannot have one, because as many
+    /// are open as there may be. Called when this worker is asked for it.
+    pub fn close_wanted(&self) {
+        for idle in self.idle.borrow_mut().iter_mut().filter(|idle| !idle.connections.is_empty()) {
+            let Some(backend) = idle.backend.upgrade() else { continue };
+            // One after the other, for other workers close theirs, too, and each one closed is one less that is wanted.
+            while !idle.connections.is_empty() && backend.room().connections_wanted() > 0 {
+                idle.connections.remove(0);
+            }
+        }
+    }
+
     async fn connect(
         &self,
-        address: &Address,
+        member: &Member,
         owner: Option<Owner>,
         timeout: Duration,
     ) -> Result<Connection, AttemptError> {
+        let room = member.backend.room();
+        let counted = match room.try_connect() {
+            Some(counted) => counted,
+            // An idle one of its own which it may not use, or one of another worker, has to make room. There is one: in use
+            // are no more than requests in flight, of which this is one.
+            None => {
+                self.close_one_idle(&member.backend);
+                match tokio::time::timeout(timeout, room.connect()).await {
+                    Ok(Some(counted)) => counted,
+                    Ok(None) | Err(_) => return Err(AttemptError::Connect(io::ErrorKind::ResourceBusy.into())),
+                }
+            }
+        };
         let connect = async {
-            let mut io = socket::connect(address).await?;
+            let mut io = socket::connect(&member.address).await?;
             if let Some(owner) = owner {
                 let mut header = Vec::with_capacity(PROXY_HEADER);
                 proxy_protocol::write(&mut header, Some(owner.ends));
@@ -302,7 +329,15 @@ impl Client {
             Ok(connected) => connected.map_err(AttemptError::Connect)?,
             Err(_) => return Err(AttemptError::ConnectTimeout),
         };
-        Ok(Connection::new(io, owner, self.clock.coarse_now()))
+        Ok(Connection::new((io, counted), owner, self.clock.coarse_now()))
+    }
+
+    fn close_one_idle(&self, backend: &Backend) {
+        if let Some(idle) = self.idle.borrow_mut().get_mut(backend.serial() as usize)
+            && !idle.connections.is_empty()
+        {
+            idle.connections.remove(0);
+        }
     }
 
     fn keep_buffer(&self, mut buffer: Vec<u8>) {
@@ -344,6 +379,8 @@ async fn reply(
     let timeouts = request.timeouts;
     let mut progress = exchange.progress();
     let mut was_sent = false;
+    // Bytes of a head that is not whole yet.
+    let mut began = 0;
     let mut interims = 0;
     request.deadline.set_before(timeouts.idle, request.end);
     let result = poll_fn(|cx| {
@@ -351,14 +388,24 @@ async fn reply(
             let polled = exchange.poll_reply(cx);
             if !was_sent && exchange.is_sent() {
                 was_sent = true;
+                if let Some(sent_at) = request.sent_at {
+                    sent_at.set(Instant::now());
+                }
                 request.deadline.set_before(timeouts.first_byte, request.end);
             } else if !was_sent && exchange.progress() != progress {
                 progress = exchange.progress();
                 request.deadline.set_before(timeouts.idle, request.end);
+            } else if was_sent && exchange.head_bytes() != began {
+                // A head that drips in is late only when nothing of it comes any more.
+                began = exchange.head_bytes();
+                match began {
+                    0 => request.deadline.set_before(timeouts.first_byte, request.end),
+                    _ => request.deadline.set(timeouts.idle),
+                }
             }
             if polled.is_pending() {
                 ready!(request.deadline.poll(cx));
-                let is_given_up = request.end.is_some_and(|end| end <= Instant::now());
+                let is_given_up = began == 0 && request.end.is_some_and(|end| end <= Instant::now());
                 return Poll::Ready(Err(if is_given_up {
                     AttemptError::AttemptTimeout
                 } else if was_sent || exchange.is_held_up() {

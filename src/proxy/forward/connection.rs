@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::client::Owner;
+use crate::pool::OpenConnection;
 
 /// What the first read of a reply has room for.
 const FIRST_READ: usize = 4 * 1024;
@@ -21,6 +22,8 @@ const LARGE_READ: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Connection {
     io: TcpStream,
+    /// Counts it; after `io`, so that it is closed before another may be opened.
+    counted: OpenConnection,
     pub(super) read: BytesMut,
     /// Whose requests it carries, when the backend was told so.
     pub(super) owner: Option<Owner>,
@@ -29,8 +32,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(io: TcpStream, owner: Option<Owner>, now: Instant) -> Self {
-        Self { io, read: BytesMut::new(), owner, idle_since: now }
+    pub(super) fn new((io, counted): (TcpStream, OpenConnection), owner: Option<Owner>, now: Instant) -> Self {
+        Self { io, counted, read: BytesMut::new(), owner, idle_since: now }
     }
 
     /// Whether the backend has closed it, or sent what nobody asked for. No system call unless something came.
@@ -62,8 +65,8 @@ impl Connection {
         Poll::Ready(if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) })
     }
 
-    /// The socket, and what was read from it already.
-    pub(super) fn into_parts(self) -> (TcpStream, BytesMut) {
-        (self.io, self.read)
+    /// The socket, what counts it, and what was read from it already.
+    pub(super) fn into_parts(self) -> (TcpStream, OpenConnection, BytesMut) {
+        (self.io, self.counted, self.read)
     }
 }

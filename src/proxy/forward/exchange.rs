@@ -166,6 +166,11 @@ impl Exchange {
         self.received() + self.sent
     }
 
+    /// Bytes that came of a head which is not whole yet.
+    pub(super) fn head_bytes(&self) -> usize {
+        self.connection.read.len()
+    }
+
     /// Whether the backend takes no more of the request, though it was not sent whole.
     pub fn leaves_body_unsent(&self) -> bool {
         self.sending == Sending::Broken

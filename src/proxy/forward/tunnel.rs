@@ -12,12 +12,15 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
+use crate::pool::OpenConnection;
 use crate::proxy::deadline::Deadline;
 
 /// The backend's end of a tunnel, waiting for the client's.
 #[derive(Debug)]
 pub struct BackendEnd {
     io: TcpStream,
+    /// Counts the connection until `io` is closed.
+    counted: OpenConnection,
     /// What the backend sent right behind its head.
     early: Bytes,
 }
@@ -25,8 +28,8 @@ pub struct BackendEnd {
 impl BackendEnd {
     /// Takes the connection over which `101` came.
     pub fn new(exchange: Exchange) -> Self {
-        let (io, read) = exchange.into_connection().into_parts();
-        Self { io, early: read.freeze() }
+        let (io, counted, read) = exchange.into_connection().into_parts();
+        Self { io, counted, early: read.freeze() }
     }
 }
 
@@ -43,6 +46,8 @@ pub async fn run(
     idle: Duration,
     ends_at: impl Fn() -> Option<Instant>,
 ) -> io::Result<(u64, u64)> {
+    // Dropped last, since it was declared first.
+    let _counted = backend.counted;
     let patience = Patience { deadline, idle, end: Cell::new(ends_at()) };
     patience.renew();
     let mut client = End { io: client, early, patience: &patience };

@@ -24,6 +24,13 @@ pub fn page(status: StatusCode, closes: bool) -> Response<Bytes> {
     page
 }
 
+/// The page for a client that may come again after so many seconds.
+pub fn full(status: StatusCode, retry_after: u32) -> Response<Bytes> {
+    let mut page = page(status, false);
+    page.headers_mut().insert(header::RETRY_AFTER, retry_after.into());
+    page
+}
+
 /// What a client gets instead of a reply when its session is lost.
 pub fn session_lost(told: &OnSessionLost) -> Response<Bytes> {
     match told {
@@ -53,5 +60,11 @@ mod tests {
             assert!(page.headers().keys().all(|name| allowed.contains(&name.as_str())), "{:?}", page.headers());
             assert!(page.body().starts_with(status.to_string().as_bytes()));
         }
+    }
+
+    #[test]
+    fn a_client_that_finds_no_room_is_told_when_to_come_again() {
+        let page = full(StatusCode::SERVICE_UNAVAILABLE, 5);
+        assert_eq!(page.headers().get_all(header::RETRY_AFTER).iter().collect::<Vec<_>>(), ["5"]);
     }
 }

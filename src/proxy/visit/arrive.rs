@@ -3,10 +3,9 @@
 use tokio::time::timeout;
 
 use super::leave::limits;
-use super::{Arrival, Carrier, Visit};
+use super::{Arrival, Carrier, InUse, Visit};
 use crate::config::{HomeBy, WithoutKey};
 use crate::pins::Owner;
-use crate::pool::heir;
 use crate::proxy::affinity::{AffinityKeys, Opened, Pin, SessionId};
 use crate::proxy::balance::newcomers::Newcomer;
 use crate::proxy::snapshot::{Affinity, Hash, Pool};
@@ -14,6 +13,7 @@ use crate::proxy::snapshot::{Affinity, Hash, Pool};
 impl Visit {
     /// Reads the pin of a request. No allocation, no lock, no wait.
     pub(in crate::proxy) fn begin(pool: &Pool, route_has_affinity: bool, arrival: Arrival<'_>) -> Self {
+        let mut key = None;
         let (carrier, opened) = match &pool.affinity {
             // The name in front of the app's cookie goes with the cookie, whether it counts here or not.
             Affinity::AppSession(session) if !route_has_affinity && session.home_by == HomeBy::Prefix => {
@@ -32,11 +32,14 @@ impl Visit {
                     session.open((arrival.headers, arrival.path_and_query), &pool.members, arrival.now);
                 (Carrier::session(presented), Some(opened))
             }
-            Affinity::Hash(hash) => follow_key(hash, pool, &arrival),
+            Affinity::Hash(hash) => {
+                let (carrier, opened, id) = follow_key(hash, pool, &arrival);
+                key = id;
+                (carrier, Some(opened))
+            }
         };
         let has_none = matches!(opened, Some(Opened::None | Opened::Expired | Opened::Forged));
-        let newcomer = (has_none && !matches!(carrier, Carrier::Hash | Carrier::KeyMissing))
-            .then(|| Newcomer::new((arrival.client)(), arrival.headers));
+        let newcomer = (has_none && !carrier.is_by_key()).then(|| Newcomer::new((arrival.client)(), arrival.headers));
         let pin_id = match opened {
             Some(Opened::Valid(pin) | Opened::OldKey(pin)) => Some(pin.id),
             Some(Opened::UnknownBackend(orphan)) => Some(orphan.id),
@@ -45,6 +48,8 @@ impl Visit {
                 // Not pinned yet; if it will be, then by this.
                 Carrier::Session(session) => session.presented.map(|presented| presented.pin_id),
                 Carrier::Cookie | Carrier::Hash | Carrier::KeyMissing => None,
+                // The id of the pin that it will have.
+                Carrier::Bounded(_) => key,
             },
         };
         Self { opened, carrier, now: arrival.now, leaves_with: None, pin_id, newcomer, is_released: false }
@@ -85,13 +90,14 @@ impl Visit {
     pub(super) fn presented(&self) -> Option<SessionId> {
         match &self.carrier {
             Carrier::Session(session) => session.presented,
-            Carrier::Cookie | Carrier::Hash | Carrier::KeyMissing => None,
+            Carrier::Cookie | Carrier::Hash | Carrier::Bounded(_) | Carrier::KeyMissing => None,
         }
     }
 }
 
 /// The pin that a request's affinity key amounts to: it has always been there, and lives where the key hashes to.
-fn follow_key(hash: &Hash, pool: &Pool, arrival: &Arrival<'_>) -> (Carrier, Option<Opened>) {
+/// With a bound on the load, where it was put when it came into use. Gives the key, too.
+fn follow_key(hash: &Hash, pool: &Pool, arrival: &Arrival<'_>) -> (Carrier, Opened, Option<u64>) {
     let key = hash.keys.key((arrival.client)(), arrival.headers, arrival.path, arrival.path_and_query);
     let key = key.or_else(|| match hash.without_key {
         WithoutKey::ClientAddress => Some(AffinityKeys::of_client((arrival.client)())),
@@ -99,13 +105,22 @@ fn follow_key(hash: &Hash, pool: &Pool, arrival: &Arrival<'_>) -> (Carrier, Opti
     });
     let Some(id) = key else {
         let is_rejected = hash.without_key == WithoutKey::Reject;
-        return (if is_rejected { Carrier::KeyMissing } else { Carrier::Hash }, Some(Opened::None));
+        return (if is_rejected { Carrier::KeyMissing } else { Carrier::Hash }, Opened::None, None);
     };
-    // Whoever has a weight is hashed to, whatever its health: a backend that comes back has its clients again.
-    let home = heir(id, &pool.members, None, |_, _| true);
+    if let Some(bounded) = &hash.bounded {
+        let (in_use, opened) = match bounded.known.get(id, &pool.members, pool.limits, arrival.now) {
+            Some(known) if known.is_under_old_key => (InUse::UnderOldKey, Opened::Valid(known.pin)),
+            Some(known) => (InUse::Known, Opened::Valid(known.pin)),
+            None => (InUse::New, Opened::None),
+        };
+        return (Carrier::Bounded(in_use), opened, Some(id));
+    }
+    // Whoever is one of `pool::members_of_first_tier` is hashed to, whatever its health: a backend that comes back has its
+    // clients again.
+    let home = hash.homes.home(id, &pool.members);
     let pin = |home: usize| {
         let instance = pool.members[home].backend.instance();
         Pin { id, home: home as u32, instance, issued: arrival.now, refreshed: arrival.now, detour: None }
     };
-    (Carrier::Hash, Some(home.map_or(Opened::None, |home| Opened::Valid(pin(home)))))
+    (Carrier::Hash, home.map_or(Opened::None, |home| Opened::Valid(pin(home))), Some(id))
 }

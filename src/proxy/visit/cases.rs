@@ -9,7 +9,7 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use super::{Arrival, Destination, Next, Visit, pin_owner};
+use super::{Arrival, Crowd, Destination, Next, Visit, pin_owner};
 use crate::config::Config;
 use crate::pool::{AdminState, Backend, Evidence, Failure, Registry, Thresholds};
 use crate::proxy::affinity::KeyRing;
@@ -73,7 +73,7 @@ impl Site {
         let arrival = Arrival { client: &|| CLIENT, headers: &headers, path: "/", path_and_query: "/", now: self.wall };
         let visit = Visit::begin(pool, true, arrival);
         let mut balancer = Balancer::new(pool.settings.balance, &pool.members, 0);
-        let next = visit.next(pool, &mut balancer, tried, true, &mut Rng::with_seed(1), self.now);
+        let next = visit.next(pool, &mut balancer, (tried, &Crowd::default()), true, &mut Rng::with_seed(1), self.now);
         let Next::Go(destination) = next else { panic!("{next:?}") };
         (visit, destination, headers)
     }
@@ -155,10 +155,32 @@ fn under_backup_a_suspect_heir_still_has_the_only_copy() {
     let (first, reply) = site.visit("");
     let cookie = pair(&reply);
     let (visit, ..) = site.go(&cookie, &Tried::default());
-    let told = visit.heir(&site.snapshot.pools[0], first.member).unwrap(); // Stickpin-Heir
+    let told = visit.heir(&site.snapshot.pools[0], first.member, site.now).unwrap(); // Stickpin-Heir
     site.observe(told, Evidence::TrafficFailed(Failure::Silent), 3); // suspect: still available
     site.observe(first.member, Evidence::ProbeFailed(Failure::Refused), 1);
     assert_eq!(site.visit(&cookie).0.member, told);
+}
+
+/// The home is out of reach, and its heir failed one request. The third has no copy; a pin that moved there had lost its
+/// session.
+#[test]
+fn under_backup_nobody_moves_to_a_backend_without_the_copy() {
+    let site = Site::new("sessions: backup");
+    let (first, reply) = site.visit("");
+    let cookie = pair(&reply);
+    site.observe(first.member, Evidence::ProbeFailed(Failure::Silent), 1);
+    let mut tried = Tried::default();
+    let (_, heir, _) = site.go(&cookie, &tried);
+    assert_eq!(heir.placement, Placement::Rehomed(RehomeReason::Unreachable));
+    tried.insert(heir.member);
+    let (_, third, _) = site.go(&cookie, &tried);
+    assert_eq!(third.placement, Placement::Detour(DetourReason::ConnectFailed));
+    assert!(third.moved.is_none() && third.member != first.member && third.member != heir.member);
+    // Once the heir is known to be dead as well, there is nothing left to go back to.
+    for dead in [first.member, heir.member] {
+        site.observe(dead, Evidence::ProbeFailed(Failure::Refused), 1);
+    }
+    assert_eq!(site.visit(&cookie).0.placement, Placement::Rehomed(RehomeReason::Gone));
 }
 
 /// With `prefix`, a reply that releases the pin and sets the cookie anew leaves the client without a home's name.
@@ -219,7 +241,8 @@ fn an_unknown_session_id_is_no_way_around_max_pins() {
         let arrival = Arrival { client: &|| CLIENT, headers: &headers, path: "/", path_and_query: "/", now: WALL };
         let visit = Visit::begin(pool, true, arrival);
         let mut balancer = Balancer::new(pool.settings.balance, &pool.members, 0);
-        let next = visit.next(pool, &mut balancer, &Tried::default(), true, &mut Rng::with_seed(1), now);
+        let next =
+            visit.next(pool, &mut balancer, (&Tried::default(), &Crowd::default()), true, &mut Rng::with_seed(1), now);
         assert_eq!(next, Next::Nobody, "{cookie:?}");
     }
 }

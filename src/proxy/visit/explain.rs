@@ -8,13 +8,13 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::next::place_of_unknown;
-use super::{Arrival, Carrier, Next, Visit, pin_owner};
+use super::{Arrival, Carrier, Crowd, Next, Visit, pin_owner};
 use crate::config::Balance;
 use crate::pool::sessions::HomeState;
 use crate::pool::{AdminState, Health, Member};
 use crate::proxy::affinity::{Opened, Pin};
 use crate::proxy::balance::{Balancer, Tried};
-use crate::proxy::snapshot::Pool;
+use crate::proxy::snapshot::{Affinity, Pool};
 use crate::telemetry::words::{PinVerdict, Placement, RehomeReason};
 
 /// A request that somebody asks about.
@@ -64,6 +64,11 @@ pub enum Answer {
         /// The pool's policy is to refuse it then.
         then_refused: bool,
     },
+    /// It would wait in the queue: of this backend, or of the pool.
+    Queue {
+        /// Index of the backend.
+        at: Option<usize>,
+    },
     /// The pool's policy is to refuse it.
     Refuse,
     /// Nobody could serve it.
@@ -88,6 +93,7 @@ pub async fn explain(pool: &Pool, question: &Question, now: Instant, wall_second
         (visit, unknown)
     };
     visit.ask_others(pool, unknown, pin_owner(question.client)).await;
+    visit.look_for_home(pool, pin_owner(question.client)).await;
     visit.explain(pool, now)
 }
 
@@ -102,45 +108,61 @@ impl Visit {
             pin_id: self.pin_id.filter(|_| is_pinned),
             pin,
             home_state: match pin {
-                Some(pin) => Some(self.state_of_home(&pin, pool, &tried, now)),
+                Some(pin) => Some(match self.state_of_home(&pin, pool, &tried, now) {
+                    HomeState::Available if pool.members[pin.home as usize].backend.room().is_full() => HomeState::Busy,
+                    state => state,
+                }),
                 None => is_pinned.then_some(HomeState::Removed),
             },
             is_another_instance: pin.is_some_and(|pin| self.lost_with_instance(&pin, pool)),
-            heir: self.pin_id.filter(|_| is_pinned).and_then(|id| self.heir_of(id, pool, home, &tried)),
-            course: if is_pinned { self.course_of_pinned(pool, now) } else { self.course_of_new(pool) },
+            heir: self.pin_id.filter(|_| is_pinned).and_then(|id| self.heir_of(id, pool, home, &tried, now)),
+            course: if is_pinned { self.course_of_pinned(pool, now) } else { self.course_of_new(pool, now) },
         }
     }
 
     fn course_of_pinned(&self, pool: &Pool, now: Instant) -> Answer {
         // Whoever has a pin is not balanced, so neither of them is used.
         let (mut balancer, mut rng) = (Balancer::new(Balance::Random, &pool.members, 0), Rng::with_seed(0));
-        match self.next(pool, &mut balancer, &Tried::default(), pool.settings.rehome.wait.is_zero(), &mut rng, now) {
+        let (tried, crowd) = (Tried::default(), Crowd::onlooker());
+        let has_waited = pool.settings.rehome.wait.is_zero();
+        match self.next(pool, &mut balancer, (&tried, &crowd), has_waited, &mut rng, now) {
             Next::Go(to) => Answer::Go { to: to.member, placement: to.placement, session_lost: to.session_lost },
             Next::Wait { .. } => {
-                let after = self.next(pool, &mut balancer, &Tried::default(), true, &mut rng, now);
+                let after = self.next(pool, &mut balancer, (&tried, &crowd), true, &mut rng, now);
                 Answer::Wait { then_refused: after == Next::Refuse }
             }
+            Next::QueueAt { member, .. } => Answer::Queue { at: Some(member) },
+            Next::QueueForAny(_) => Answer::Queue { at: None },
             Next::Refuse => Answer::Refuse,
-            Next::Nobody => Answer::Nobody,
+            // An onlooker has not waited, so whoever is full has a queue.
+            Next::Full | Next::Nobody => Answer::Nobody,
         }
     }
 
-    fn course_of_new(&self, pool: &Pool) -> Answer {
+    fn course_of_new(&self, pool: &Pool, now: Instant) -> Answer {
         let known_by = match &self.carrier {
             Carrier::KeyMissing => return Answer::Refuse,
             Carrier::Session(session) => session.presented.map(|presented| presented.pin_id),
-            Carrier::Cookie | Carrier::Hash => None,
+            Carrier::Cookie | Carrier::Hash | Carrier::Bounded(_) => None,
         };
-        match known_by.and_then(|id| place_of_unknown(id, pool, &Tried::default())) {
+        match known_by.and_then(|id| place_of_unknown(id, pool, &Tried::default(), now)) {
             Some(to) => Answer::Go { to, placement: Placement::New, session_lost: None },
-            None if !pool.members.iter().any(|member| !member.is_full() && serves_new(member)) => Answer::Nobody,
+            None if !pool.members.iter().any(|member| !member.is_full() && serves_new(pool, member)) => Answer::Nobody,
+            None if all_are_full(pool) => Answer::Queue { at: None },
             None => Answer::Balanced,
         }
     }
 }
 
+/// Whether nobody who would be picked has room for a request.
+fn all_are_full(pool: &Pool) -> bool {
+    let candidates = Balancer::candidates(&pool.members, &Tried::default(), !matches!(pool.affinity, Affinity::Off));
+    !candidates.is_empty() && candidates.iter().all(|member| pool.members[*member].backend.room().is_full())
+}
+
 /// Whether new clients can be placed here, if need be.
-fn serves_new(member: &Member) -> bool {
+fn serves_new(pool: &Pool, member: &Member) -> bool {
     let standing = member.backend.standing();
-    standing.health != Health::Unhealthy && standing.admin != AdminState::Disabled
+    (standing.health != Health::Unhealthy && standing.admin != AdminState::Disabled)
+        || pool.state.spread().ignores_health_of(member)
 }

@@ -24,7 +24,9 @@ impl Visit {
     /// the id of a new pin.
     pub(in crate::proxy) fn served(&mut self, pool: &Pool, destination: &Destination, new_id: impl FnOnce() -> u64) {
         let Some(opened) = self.opened else { return };
-        if matches!(self.carrier, Carrier::Hash | Carrier::KeyMissing) {
+        if self.carrier.is_by_key() {
+            let kept = opened.pin().filter(|_| destination.placement == Placement::Kept);
+            self.leaves_with = kept.and_then(|pin| self.kept_in_use(&pin, pool));
             return;
         }
         self.leaves_with = match (opened, destination.placement) {
@@ -148,7 +150,7 @@ impl Visit {
 
     /// The client began a session where it was only on a detour: that is its home now.
     pub(in crate::proxy) fn settle(&mut self, pool: &Pool, member: usize) -> Option<Moved> {
-        let pin = self.pin().filter(|_| !matches!(self.carrier, Carrier::Hash))?;
+        let pin = self.pin().filter(|_| !self.carrier.is_by_key())?;
         let id = self.pin_id.unwrap_or(pin.id);
         // A session that is known by an id of its own is as young as that.
         let issued = self.leaves_with.filter(|_| self.has_issued()).map_or(pin.issued, |new| new.issued);
@@ -161,7 +163,7 @@ impl Visit {
         matches!(&self.carrier, Carrier::Session(session) if session.issued.is_some())
     }
 
-    fn fresh_pin(&self, pool: &Pool, member: usize, id: u64, issued: u32) -> Pin {
+    pub(super) fn fresh_pin(&self, pool: &Pool, member: usize, id: u64, issued: u32) -> Pin {
         let instance = pool.members[member].backend.instance();
         Pin { id, home: member as u32, instance, issued, refreshed: self.now, detour: None }
     }
@@ -243,7 +245,8 @@ impl Visit {
                 cache_guard::guard(headers);
             }
             Affinity::AppSession(session) => self.leave_by_session(session, pool, headers, owner),
-            Affinity::Off | Affinity::Hash(_) => {}
+            Affinity::Hash(hash) => self.leave_by_key(hash, pool, owner),
+            Affinity::Off => {}
         }
     }
 

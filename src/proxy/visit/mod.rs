@@ -1,10 +1,14 @@
 //! One client's request as far as affinity is concerned: the pin it came with, where that sends it, and the pin it
 //! leaves with. Joins `affinity` with what is known of the backends.
 //!
-//! `arrive` reads the pin, however it travels; `next` decides where each attempt goes; `leave` settles what the client
+//! `arrive` reads the pin, however it travels; `bounded` gives a new key its home where hashing has a bound; `next` decides where each attempt goes; `leave` settles what the client
 //! and the pin store are told; `explain` says all of it in words, for an operator who asks.
 
 mod arrive;
+
+mod bounded;
+
+mod crowd;
 
 mod explain;
 
@@ -16,8 +20,15 @@ mod next;
 mod cases;
 
 #[cfg(test)]
+mod outages;
+
+#[cfg(test)]
+mod full_tests;
+
+#[cfg(test)]
 mod tests;
 
+pub(super) use crowd::Crowd;
 pub(super) use leave::owner as pin_owner;
 
 pub use explain::{Answer, Explanation, Question, explain};
@@ -59,8 +70,21 @@ enum Carrier {
     Session(Box<BySession>),
     /// Not at all: it follows from the request.
     Hash,
+    /// As with `Hash`, but where a key in use lives is remembered.
+    Bounded(InUse),
     /// As with `Hash`, but the request has no affinity key and is to be turned away for it.
     KeyMissing,
+}
+
+/// Whether a key is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InUse {
+    /// Not as far as is known here.
+    New,
+    /// It is.
+    Known,
+    /// It is, and is known under a key of the ring that no longer signs.
+    UnderOldKey,
 }
 
 /// What is known of a visit whose pin travels under the app's session id.
@@ -77,6 +101,11 @@ struct BySession {
 impl Carrier {
     fn session(presented: Option<SessionId>) -> Self {
         Self::Session(Box::new(BySession { presented, ..BySession::default() }))
+    }
+
+    /// Whether the pin follows from an affinity key, which no reply changes.
+    fn is_by_key(&self) -> bool {
+        matches!(self, Self::Hash | Self::Bounded(_) | Self::KeyMissing)
     }
 }
 
@@ -133,6 +162,18 @@ pub(super) enum Next {
         /// Index of the home.
         home: usize,
     },
+    /// Wait in the queue of this backend, then ask again; or go there, whatever has changed meanwhile, where it says what
+    /// that is.
+    QueueAt {
+        /// Index of the backend.
+        member: usize,
+        /// What it is to go there.
+        placement: Option<Placement>,
+    },
+    /// Wait in the pool's queue until any backend has room, and go there.
+    QueueForAny(Placement),
+    /// Whoever could serve it is full, and it has waited as long as it may.
+    Full,
     /// The policy says no.
     Refuse,
     /// There is nobody.

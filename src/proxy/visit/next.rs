@@ -5,47 +5,63 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use super::{Carrier, Destination, Moved, Next, Visit};
-use crate::config::Sessions;
+use super::{Carrier, Crowd, Destination, Moved, Next, Visit};
+use crate::config::{HomeBy, Sessions};
 use crate::pool::rebalance::{self, Role};
 use crate::pool::sessions::HomeState;
-use crate::pool::{Member, heir, instance};
+use crate::pool::{AdminState, Member, Panic, Warming, by_tier, heir, heir_of_rank, instance};
 use crate::proxy::affinity::rehome::{Course, Policy, course, course_after_drain, home_state};
 use crate::proxy::affinity::{Detour, Opened, Pin};
-use crate::proxy::balance::{Balancer, Tried};
-use crate::proxy::snapshot::Pool;
+use crate::proxy::balance::{Balancer, Circumstances, Tried};
+use crate::proxy::snapshot::{Affinity, Pool};
 use crate::telemetry::words::{DetourReason, Placement, RehomeReason};
 
 impl Visit {
-    /// Decides where the next attempt goes. `tried` are those that failed this request; `has_waited` whether it has
-    /// waited for its home as long as it may.
+    /// Decides where the next attempt goes. `tried` are those that failed this request, `crowd` those that were full;
+    /// `has_waited` whether it has waited as long as it may for a home that is away.
     pub(in crate::proxy) fn next(
         &self,
         pool: &Pool,
         balancer: &mut Balancer,
-        tried: &Tried,
+        (tried, crowd): (&Tried, &Crowd),
         has_waited: bool,
         rng: &mut Rng,
         now: Instant,
     ) -> Next {
         match self.opened {
-            Some(Opened::Valid(pin) | Opened::OldKey(pin)) => self.next_of_pinned(&pin, pool, tried, has_waited, now),
+            Some(Opened::Valid(pin) | Opened::OldKey(pin)) => {
+                self.next_of_pinned(&pin, pool, (tried, crowd), has_waited, now)
+            }
             Some(Opened::UnknownBackend(orphan)) => {
                 let course = course(policy(pool), HomeState::Removed, has_waited, false);
-                self.follow(course, pool, None, orphan.id, orphan.detour, tried)
+                let orphan = Away { home: None, pin_id: orphan.id, detour: orphan.detour };
+                self.follow(course, pool, orphan, (tried, crowd), now)
             }
             Some(Opened::None | Opened::Expired | Opened::Forged) => match &self.carrier {
-                Carrier::Hash | Carrier::KeyMissing => unpinned(pool, balancer, tried, rng),
-                Carrier::Cookie | Carrier::Session(_) => self.welcome(pool, balancer, tried, rng, now),
+                Carrier::Hash | Carrier::Bounded(_) | Carrier::KeyMissing => {
+                    unpinned(pool, balancer, (tried, crowd), rng, now)
+                }
+                Carrier::Cookie | Carrier::Session(_) => self.welcome(pool, balancer, (tried, crowd), rng, now),
             },
-            None => unpinned(pool, balancer, tried, rng),
+            None => unpinned(pool, balancer, (tried, crowd), rng, now),
         }
     }
 
-    fn next_of_pinned(&self, pin: &Pin, pool: &Pool, tried: &Tried, has_waited: bool, now: Instant) -> Next {
+    fn next_of_pinned(
+        &self,
+        pin: &Pin,
+        pool: &Pool,
+        (tried, crowd): (&Tried, &Crowd),
+        has_waited: bool,
+        now: Instant,
+    ) -> Next {
         let home = pin.home as usize;
+        let away = Away { home: Some(home), pin_id: pin.id, detour: pin.detour };
         match self.course(pin, pool, tried, has_waited, now) {
-            Course::Home => match self.evened_out(pin, pool, tried) {
+            Course::Home if crowd.found(home, &pool.members[home]) => {
+                self.next_of_busy_home(home, pool, away, (tried, crowd), now)
+            }
+            Course::Home => match self.evened_out(pin, pool, tried, now) {
                 Some(member) => {
                     let reason = RehomeReason::Rebalanced;
                     let moved = Some(Moved { from: Some(home), reason });
@@ -54,11 +70,37 @@ impl Visit {
                 None => Next::Go(self.kept(pin, pool)),
             },
             Course::Wait => Next::Wait { home },
-            course => match self.follow(course, pool, Some(home), pin.id, pin.detour, tried) {
+            course => match self.follow(course, pool, away, (tried, crowd), now) {
                 // Nobody else can: a home in doubt is better than none.
-                Next::Nobody if serves_pinned(pool, home, tried) => Next::Go(self.kept(pin, pool)),
+                Next::Nobody if serves_pinned(pool, home, tried) || is_last_hope(pool, home, tried) => {
+                    match crowd.found(home, &pool.members[home]) {
+                        true => queue_at(home, crowd),
+                        false => Next::Go(self.kept(pin, pool)),
+                    }
+                }
                 next => next,
             },
+        }
+    }
+
+    /// The home would serve its client, but is full: the client waits there, or takes a detour to where there is room. Its
+    /// pin stays.
+    fn next_of_busy_home(
+        &self,
+        home: usize,
+        pool: &Pool,
+        away: Away,
+        (tried, crowd): (&Tried, &Crowd),
+        now: Instant,
+    ) -> Next {
+        match course(policy(pool), HomeState::Busy, crowd.has_waited(), false) {
+            Course::Detour(reason) => match self.heir_with_room(pool, away, (tried, crowd), now) {
+                Some(member) => Next::Go(Destination::plain(member, Placement::Detour(reason))),
+                // Everybody is full, and if anybody, the home should serve it.
+                None => queue_at(home, crowd),
+            },
+            Course::Refuse => Next::Full,
+            Course::Home | Course::Wait | Course::Rehome { .. } => queue_at(home, crowd),
         }
     }
 
@@ -67,6 +109,9 @@ impl Visit {
         let policy = policy(pool);
         let backend = &pool.members[pin.home as usize].backend;
         let state = self.state_of_home(pin, pool, tried, now);
+        if self.was_placed_in_panic(pin, pool, state, tried, now) {
+            return Course::Home;
+        }
         let is_its_turn = state == HomeState::Draining && backend.is_turn_to_leave(pin.id, now);
         let course = if state == HomeState::Draining && backend.is_drain_over(pin.id, now) {
             course_after_drain(policy)
@@ -75,12 +120,32 @@ impl Visit {
         };
         // A key hashes to its home for ever: whoever is elsewhere is on a detour.
         match course {
-            Course::Rehome { .. } if matches!(self.carrier, Carrier::Hash) => Course::Detour(match state {
+            Course::Rehome { .. } if self.carrier.is_by_key() => Course::Detour(match state {
                 HomeState::Draining | HomeState::Disabled => DetourReason::Disabled,
                 _ => DetourReason::Unreachable,
             }),
             course => course,
         }
+    }
+
+    /// Whether a pool in panic placed this client where it is, though its home was known to be unhealthy: it was served
+    /// there, so it stays while that goes on, and its session with it. Only where pins tell when they were made.
+    fn was_placed_in_panic(&self, pin: &Pin, pool: &Pool, state: HomeState, tried: &Tried, now: Instant) -> bool {
+        let is_away = matches!(state, HomeState::Unreachable | HomeState::HoldOver);
+        if !is_away || tried.contains(pin.home as usize) || !pool.state.spread().is_panicking() {
+            return false;
+        }
+        let knows_when = match &pool.affinity {
+            Affinity::Cookie(_) => true,
+            Affinity::AppSession(session) => session.home_by == HomeBy::Learn,
+            Affinity::Hash(_) | Affinity::Off => false,
+        };
+        let home = &pool.members[pin.home as usize];
+        let away_for = home.backend.unavailable_for(now).as_secs();
+        // In whole seconds nobody who came before is taken for one who came since; who came in the first two seconds may be
+        // taken for one who came before, and is on a detour from then on.
+        let was_placed_since = u64::from(self.now.saturating_sub(pin.issued)) < away_for && pin.detour.is_none();
+        knows_when && was_placed_since && home.backend.standing().admin == AdminState::Enabled
     }
 
     /// What is the matter with the home of a pin.
@@ -93,28 +158,48 @@ impl Visit {
     }
 
     /// Places a client without a pin: where its other first requests went, else where the balancer says.
-    fn welcome(&self, pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng, now: Instant) -> Next {
+    fn welcome(
+        &self,
+        pool: &Pool,
+        balancer: &mut Balancer,
+        (tried, crowd): (&Tried, &Crowd),
+        rng: &mut Rng,
+        now: Instant,
+    ) -> Next {
         let new = |member| Next::Go(Destination::plain(member, Placement::New));
+        let spread = pool.state.spread();
+        let is_found_full = |member: usize| crowd.found(member, &pool.members[member]);
         let is_good = |member: &usize| {
-            let found = pool.members.get(*member);
-            found.is_some_and(|found| found.backend.standing().is_available_for_new()) && !tried.contains(*member)
+            let serves_new =
+                |found: &Member| found.backend.standing().is_available_for_new() || spread.ignores_health_of(found);
+            pool.members.get(*member).is_some_and(serves_new) && !tried.contains(*member)
         };
         // A session that began before we knew of it: all its requests, through every replica, find one place.
         if let Some(presented) = self.presented()
-            && let Some(member) = place_of_unknown(presented.pin_id, pool, tried)
+            && let Some(member) = place_of_unknown(presented.pin_id, pool, tried, now)
         {
-            return new(member);
+            return if is_found_full(member) { queue_as_new(member, crowd) } else { new(member) };
         }
         let Some(newcomer) = self.newcomer else { return Next::Nobody };
         if let Some(member) = pool.newcomers.home_of(newcomer, pool.uptime(now)).filter(is_good) {
-            return new(member);
+            // Its other first requests are there, so it waits for that one like for a home.
+            return if is_found_full(member) { queue_as_new(member, crowd) } else { new(member) };
         }
-        match balancer.pick_home(&pool.members, tried, rng) {
+        let circumstances = Circumstances { is_home: true, ..circumstances(pool, tried, now) };
+        match balancer.pick_under(&circumstances, &pool.members, rng, now) {
+            Some(member) if must_queue(pool, member) => queue_for_any(Placement::New, crowd),
             Some(member) => {
                 let claimed = pool.newcomers.claim(newcomer, member, pool.uptime(now));
                 new(if is_good(&claimed) { claimed } else { member })
             }
             None => Next::Nobody,
+        }
+    }
+
+    /// A client without a pin got room here: its other first requests are to come, too.
+    pub(in crate::proxy) fn claim(&self, pool: &Pool, member: usize, now: Instant) {
+        if let Some(newcomer) = self.newcomer {
+            pool.newcomers.claim(newcomer, member, pool.uptime(now));
         }
     }
 
@@ -146,11 +231,11 @@ impl Visit {
     }
 
     /// Where a healthy pin moves because its home has too many clients, if it is its turn.
-    fn evened_out(&self, pin: &Pin, pool: &Pool, tried: &Tried) -> Option<usize> {
+    fn evened_out(&self, pin: &Pin, pool: &Pool, tried: &Tried, now: Instant) -> Option<usize> {
         let settings = pool.settings.rebalance.as_ref()?;
         let home = pin.home as usize;
         let backend = &pool.members[home].backend;
-        if backend.role() != Role::Sheds || matches!(self.carrier, Carrier::Hash) {
+        if backend.role() != Role::Sheds || self.carrier.is_by_key() {
             return None;
         }
         // Not in the middle of a burst of requests, some of which would still go to the old home.
@@ -160,14 +245,16 @@ impl Visit {
         if !is_idle || !rebalance::is_turn(pin.id, backend.stable_hash(), used, settings.pace.per_second()) {
             return None;
         }
-        let receives = |member: &Member| member.backend.role() == Role::Receives && is_good_heir(member);
+        let receives = |member: &Member| {
+            member.backend.role() == Role::Receives && is_good_heir(member) && !member.backend.room().is_full()
+        };
         let untried = |index: usize| !tried.contains(index);
         match pool.settings.sessions {
             // Its session cannot follow; it is placed anew once it has ended.
             Sessions::Local => None,
             // Only the heir has a copy.
             Sessions::Backup => {
-                let heir = self.heir_of(pin.id, pool, Some(home), tried)?;
+                let heir = self.heir_of(pin.id, pool, Some(home), tried, now)?;
                 receives(&pool.members[heir]).then_some(heir)
             }
             Sessions::Replicated | Sessions::External => {
@@ -177,15 +264,8 @@ impl Visit {
     }
 
     /// Where a request goes that does not go home.
-    fn follow(
-        &self,
-        course: Course,
-        pool: &Pool,
-        home: Option<usize>,
-        pin_id: u64,
-        detour: Option<Detour>,
-        tried: &Tried,
-    ) -> Next {
+    fn follow(&self, course: Course, pool: &Pool, away: Away, (tried, crowd): (&Tried, &Crowd), now: Instant) -> Next {
+        let Away { home, pin_id, detour } = away;
         let (placement, moved, session_lost) = match course {
             Course::Home | Course::Wait | Course::Refuse => return Next::Refuse,
             Course::Detour(reason) => (Placement::Detour(reason), None, None),
@@ -194,32 +274,91 @@ impl Visit {
                 (Placement::Rehomed(reason), Some(moved), session_lost.then_some(reason))
             }
         };
-        // Where the client has been detoured to already, it stays: what it did there may be there only.
-        let noted = detour.map(|detour| detour.to as usize).filter(|to| serves_pinned(pool, *to, tried));
-        let heir = noted.or_else(|| match course {
-            // From one drained backend to another it would only have to move again.
-            Course::Rehome { reason: RehomeReason::Drained, .. } => {
-                let takes_over = |heir: &usize| {
-                    Some(*heir) != home
-                        && !tried.contains(*heir)
-                        && pool.members[*heir].backend.standing().is_available_for_new()
-                };
-                self.named_heir().filter(takes_over).or_else(|| heir_in_service(pin_id, pool, home, tried))
+        let heir_but = |tried: &Tried| {
+            // Where the client has been detoured to already, it stays: what it did there may be there only.
+            let noted = detour.map(|detour| detour.to as usize).filter(|to| serves_pinned(pool, *to, tried));
+            noted.or_else(|| match course {
+                // From one drained backend to another it would only have to move again.
+                Course::Rehome { reason: RehomeReason::Drained, .. } => {
+                    let takes_over = |heir: &usize| {
+                        Some(*heir) != home
+                            && !tried.contains(*heir)
+                            && pool.members[*heir].backend.standing().is_available_for_new()
+                    };
+                    self.named_heir().filter(takes_over).or_else(|| heir_in_service(pin_id, pool, home, tried, now))
+                }
+                _ => self.heir_of(pin_id, pool, home, tried, now),
+            })
+        };
+        let Some(mut member) = heir_but(tried) else { return Next::Nobody };
+        // The heir, which has the only copy, failed this request too: whoever is left may serve it, but is no new home.
+        let is_without_copy = pool.settings.sessions == Sessions::Backup
+            && moved.is_some()
+            && !tried.is_empty()
+            && heir_but(&Tried::default()).is_some_and(|heir| heir != member && tried.contains(heir));
+        if crowd.found(member, &pool.members[member]) {
+            match self.instead_of_full_heir(pool, away, (tried, crowd), now) {
+                Some(other) => member = other,
+                None => return queue_at(member, crowd),
             }
-            _ => self.heir_of(pin_id, pool, home, tried),
-        });
-        match heir {
-            Some(member) => Next::Go(Destination { member, placement, moved, session_lost }),
-            None => Next::Nobody,
         }
+        Next::Go(if is_without_copy {
+            Destination::plain(member, Placement::Detour(DetourReason::ConnectFailed))
+        } else {
+            Destination { member, placement, moved, session_lost }
+        })
+    }
+
+    /// Who takes over instead of an heir that is full. Nobody at first: all requests of one client, through every
+    /// replica, are to find the same heir, so they wait for it. Where sessions are external it does not matter who it is.
+    /// After the wait, anybody with room is better than an error, except where only the heir has a copy.
+    fn instead_of_full_heir(
+        &self,
+        pool: &Pool,
+        away: Away,
+        (tried, crowd): (&Tried, &Crowd),
+        now: Instant,
+    ) -> Option<usize> {
+        let may_be_another = match pool.settings.sessions {
+            Sessions::External => true,
+            Sessions::Local | Sessions::Replicated => crowd.has_waited(),
+            Sessions::Backup => false,
+        };
+        if may_be_another { self.heir_with_room(pool, away, (tried, crowd), now) } else { None }
+    }
+
+    /// The best in the pin's own order that has room, where it is detoured to already before all others; with one copy of
+    /// each session, only who has that.
+    fn heir_with_room(&self, pool: &Pool, away: Away, (tried, crowd): (&Tried, &Crowd), now: Instant) -> Option<usize> {
+        let Away { home, pin_id, detour } = away;
+        let has_room = |member: &usize| crowd.may_have_room(*member, &pool.members[*member]);
+        let is_other = |member: &usize| Some(*member) != home && serves_pinned(pool, *member, tried);
+        let known = detour.map(|detour| detour.to as usize).filter(is_other).or(self.named_heir().filter(is_other));
+        if pool.settings.sessions == Sessions::Backup {
+            return known.or_else(|| heir_in_service(pin_id, pool, home, tried, now)).filter(has_room);
+        }
+        let warming = pool.warming(now);
+        known.filter(has_room).or_else(|| {
+            heir_of_rank(pin_id, &pool.members, home, |index, member| {
+                let is_free = !tried.contains(index) && crowd.may_have_room(index, member);
+                if is_free { rank(member, pin_id, warming.as_ref()) } else { None }
+            })
+        })
     }
 
     /// The backend that takes over: the one that the session id names, else one in service, or at least one that is only
     /// draining.
-    pub(super) fn heir_of(&self, pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried) -> Option<usize> {
+    pub(super) fn heir_of(
+        &self,
+        pin_id: u64,
+        pool: &Pool,
+        home: Option<usize>,
+        tried: &Tried,
+        now: Instant,
+    ) -> Option<usize> {
         self.named_heir()
             .filter(|heir| Some(*heir) != home && serves_pinned(pool, *heir, tried))
-            .or_else(|| heir_in_service(pin_id, pool, home, tried))
+            .or_else(|| heir_in_service(pin_id, pool, home, tried, now))
             .or_else(|| {
                 // Everybody else is draining: better there than nowhere.
                 heir(pin_id, &pool.members, home, |index, member| {
@@ -233,9 +372,18 @@ impl Visit {
         self.presented().and_then(|presented| presented.heir).map(|heir| heir as usize)
     }
 
-    /// Who takes over when the backend that serves this request is lost: what `Stickpin-Heir` tells.
-    pub(in crate::proxy) fn heir(&self, pool: &Pool, served_by: usize) -> Option<usize> {
-        self.heir_of(self.pin_id?, pool, Some(served_by), &Tried::default())
+    /// What `Stickpin-Heir` tells the backend that serves this request: who else is to have the session. On a detour that is
+    /// the home, to which the client goes back.
+    pub(in crate::proxy) fn told_heir(&self, pool: &Pool, destination: &Destination, now: Instant) -> Option<usize> {
+        let is_on_detour = matches!(destination.placement, Placement::Detour(_));
+        let home = self.pin().filter(|_| is_on_detour).map(|pin| pin.home as usize);
+        home.filter(|home| *home != destination.member && serves_pinned(pool, *home, &Tried::default()))
+            .or_else(|| self.heir(pool, destination.member, now))
+    }
+
+    /// Who takes over when the backend that serves this request is lost.
+    pub(in crate::proxy) fn heir(&self, pool: &Pool, served_by: usize, now: Instant) -> Option<usize> {
+        self.heir_of(self.pin_id?, pool, Some(served_by), &Tried::default(), now)
     }
 }
 
@@ -248,12 +396,61 @@ pub(super) fn policy(pool: &Pool) -> Policy {
     }
 }
 
+/// A pin whose request does not go home.
+#[derive(Clone, Copy)]
+struct Away {
+    home: Option<usize>,
+    pin_id: u64,
+    detour: Option<Detour>,
+}
+
 /// Places a request where pins do not count.
-fn unpinned(pool: &Pool, balancer: &mut Balancer, tried: &Tried, rng: &mut Rng) -> Next {
-    match balancer.pick(&pool.members, tried, rng) {
+fn unpinned(
+    pool: &Pool,
+    balancer: &mut Balancer,
+    (tried, crowd): (&Tried, &Crowd),
+    rng: &mut Rng,
+    now: Instant,
+) -> Next {
+    match balancer.pick_under(&circumstances(pool, tried, now), &pool.members, rng, now) {
+        Some(member) if must_queue(pool, member) => queue_for_any(Placement::Unpinned, crowd),
         Some(member) => Next::Go(Destination::plain(member, Placement::Unpinned)),
         None => Next::Nobody,
     }
+}
+
+/// What a pick in this pool has to heed, where no home is looked for.
+fn circumstances<'a>(pool: &Pool, tried: &'a Tried, now: Instant) -> Circumstances<'a> {
+    Circumstances { tried, is_home: false, spread: pool.state.spread(), warming: pool.warming(now) }
+}
+
+/// Whether nobody is available, and this home at least answers its probes, though not as expected.
+fn is_last_hope(pool: &Pool, home: usize, tried: &Tried) -> bool {
+    let standing = pool.members[home].backend.standing();
+    pool.state.spread().panic == Panic::NobodyLeft
+        && !tried.contains(home)
+        && standing.admin != AdminState::Disabled
+        && !standing.is_gone()
+        && !standing.is_silent
+}
+
+/// Whether a request that any backend may serve has to wait, when this is whom the balancer picks: it prefers those with
+/// room, so all are full; or others came before. One look where the pool has no bounds.
+fn must_queue(pool: &Pool, member: usize) -> bool {
+    pool.is_bounded && (!pool.line.line.is_empty() || pool.members[member].backend.room().is_full())
+}
+
+fn queue_at(member: usize, crowd: &Crowd) -> Next {
+    if crowd.has_waited() { Next::Full } else { Next::QueueAt { member, placement: None } }
+}
+
+/// For a client without a pin: why it should go there may be forgotten by the time it can.
+fn queue_as_new(member: usize, crowd: &Crowd) -> Next {
+    if crowd.has_waited() { Next::Full } else { Next::QueueAt { member, placement: Some(Placement::New) } }
+}
+
+fn queue_for_any(placement: Placement, crowd: &Crowd) -> Next {
+    if crowd.has_waited() { Next::Full } else { Next::QueueForAny(placement) }
 }
 
 /// Whether a pinned client may be sent to this one.
@@ -267,28 +464,38 @@ fn is_good_heir(member: &Member) -> bool {
     member.backend.standing().is_first_choice() && !member.is_full()
 }
 
-/// The best in the pin's own order among those in good health and with room, else among those that serve new clients at
-/// all.
-fn heir_in_service(pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried) -> Option<usize> {
-    let untried = |index: usize| !tried.contains(index);
-    let members = &pool.members;
-    let is_in_service =
-        |index: usize, member: &Member| untried(index) && member.backend.standing().is_available_for_new();
-    // Where there is one copy, whoever was told to keep it has it, in best health or not.
+/// The first in the pin's own order among those that serve new clients at all: those with room first, of these the lowest
+/// tier, of these the ones in good health.
+fn heir_in_service(pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried, now: Instant) -> Option<usize> {
+    // Where there is one copy, whoever was told to keep it has it, in best health or not, warm or not.
     if pool.settings.sessions == Sessions::Backup {
-        return heir(pin_id, members, home, is_in_service);
+        return heir(pin_id, &pool.members, home, |index, member| {
+            !tried.contains(index) && member.backend.standing().is_available_for_new()
+        });
     }
-    heir(pin_id, members, home, |index, member| untried(index) && is_good_heir(member))
-        .or_else(|| heir(pin_id, members, home, is_in_service))
+    let warming = pool.warming(now);
+    heir_of_rank(pin_id, &pool.members, home, |index, member| {
+        if tried.contains(index) { None } else { rank(member, pin_id, warming.as_ref()) }
+    })
 }
 
 /// Where a session id that nobody knows hashes to: as a new client, not to somebody with as many as it may have.
-pub(super) fn place_of_unknown(pin_id: u64, pool: &Pool, tried: &Tried) -> Option<usize> {
-    let untried = |index: usize| !tried.contains(index);
-    let members = &pool.members;
-    heir(pin_id, members, None, |index, member: &Member| untried(index) && is_good_heir(member)).or_else(|| {
-        heir(pin_id, members, None, |index, member| {
-            untried(index) && !member.is_full() && member.backend.standing().is_available_for_new()
-        })
+pub(super) fn place_of_unknown(pin_id: u64, pool: &Pool, tried: &Tried, now: Instant) -> Option<usize> {
+    let warming = pool.warming(now);
+    heir_of_rank(pin_id, &pool.members, None, |index, member| {
+        if tried.contains(index) || member.is_full() { None } else { rank(member, pin_id, warming.as_ref()) }
     })
+}
+
+/// Who comes before whom as an heir: those with room; then those with a weight, by tier; then those in good health; then
+/// those that are warm, or warm enough for this pin. `None` for those that serve no new clients.
+fn rank(member: &Member, pin_id: u64, warming: Option<&Warming>) -> Option<u32> {
+    let standing = member.backend.standing();
+    if !standing.is_available_for_new() {
+        return None;
+    }
+    let is_cold = warming.is_some_and(|warming| !warming.admits(&member.backend, pin_id));
+    let (is_full, is_unproven) = (member.is_full(), !standing.is_first_choice());
+    // Nine bits of tier, above two flags.
+    Some(u32::from(is_full) << 11 | by_tier(member) << 2 | u32::from(is_unproven) << 1 | u32::from(is_cold))
 }

@@ -10,7 +10,7 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use super::{Arrival, Next, Visit, pin_owner};
+use super::{Arrival, Crowd, Next, Visit, pin_owner};
 use crate::config::{Config, Sessions};
 use crate::pool::rebalance::{Load, roles};
 use crate::pool::{AdminState, Backend, Evidence, Failure, Member, Registry, Thresholds};
@@ -24,32 +24,35 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ONCE: Thresholds = Thresholds { healthy_after: 1, unhealthy_after: 1 };
 
 /// A pool in front of nothing: names and weights, and what is known of its backends.
-struct Site {
-    sessions: Sessions,
-    weights: BTreeMap<u32, u32>,
+pub(super) struct Site {
+    pub(super) sessions: Sessions,
+    pub(super) weights: BTreeMap<u32, u32>,
+    /// Backends of this number and above are of tier 1.
+    pub(super) later_from: u32,
     /// Further keys of the pool.
-    keys: &'static str,
-    lasting: Lasting,
-    snapshot: Snapshot,
-    now: Instant,
-    wall: u32,
-    rng: Rng,
-    ids: NewIds,
+    pub(super) keys: &'static str,
+    pub(super) lasting: Lasting,
+    pub(super) snapshot: Snapshot,
+    pub(super) now: Instant,
+    pub(super) wall: u32,
+    pub(super) rng: Rng,
+    pub(super) ids: NewIds,
 }
 
 impl Site {
-    fn new(sessions: Sessions, backends: u32, seed: u64) -> Self {
+    pub(super) fn new(sessions: Sessions, backends: u32, seed: u64) -> Self {
         Self::with(sessions, backends, seed, "")
     }
 
-    fn with(sessions: Sessions, backends: u32, seed: u64, keys: &'static str) -> Self {
+    pub(super) fn with(sessions: Sessions, backends: u32, seed: u64, keys: &'static str) -> Self {
         let weights: BTreeMap<u32, u32> = (0..backends).map(|number| (number, 1)).collect();
         let lasting = Lasting::for_tests(&Arc::new(Registry::new(1)));
         let now = Instant::now();
-        let snapshot = snapshot((sessions, keys), &weights, &lasting, now);
+        let snapshot = snapshot((sessions, keys), (&weights, u32::MAX), &lasting, now);
         let mut site = Self {
             sessions,
             weights,
+            later_from: u32::MAX,
             keys,
             lasting,
             snapshot,
@@ -62,44 +65,59 @@ impl Site {
         site
     }
 
-    fn publish(&mut self) {
-        self.snapshot = snapshot((self.sessions, self.keys), &self.weights, &self.lasting, self.now);
+    pub(super) fn publish(&mut self) {
+        let backends = (&self.weights, self.later_from);
+        self.snapshot = snapshot((self.sessions, self.keys), backends, &self.lasting, self.now);
         self.ids = NewIds::default();
     }
 
-    fn pass(&mut self, seconds: u32) {
+    pub(super) fn pass(&mut self, seconds: u32) {
         self.now += Duration::from_secs(seconds.into());
         self.wall += seconds;
     }
 
-    fn backend(&self, name: &str) -> &Arc<Backend> {
+    pub(super) fn backend(&self, name: &str) -> &Arc<Backend> {
         let members = &self.snapshot.pools[0].members;
         &members.iter().find(|member| *member.backend.id().name == *name).expect("it is in the pool").backend
     }
 
-    fn heal_all(&mut self) {
+    pub(super) fn heal_all(&mut self) {
         let now = self.now;
         self.snapshot.pools[0].members.iter().for_each(|member| {
             member.backend.observe(Evidence::ProbeOk, ONCE, now);
         });
     }
 
-    fn kill(&self, name: &str) {
-        self.backend(name).observe(Evidence::ProbeFailed(Failure::Refused), ONCE, self.now);
+    pub(super) fn kill(&self, name: &str) {
+        self.fail(name, Failure::Refused);
     }
 
-    fn recover(&self, name: &str) {
+    /// A probe fails there, which is enough.
+    pub(super) fn fail(&self, name: &str, failure: Failure) {
+        self.backend(name).observe(Evidence::ProbeFailed(failure), ONCE, self.now);
+        self.follow();
+    }
+
+    /// What the control plane does after a backend has changed.
+    pub(super) fn follow(&self) {
+        let pool = &self.snapshot.pools[0];
+        pool.state.follow(&pool.members, pool.settings.panic_below.fraction());
+    }
+
+    pub(super) fn recover(&self, name: &str) {
         self.backend(name).set_instance(self.wall);
         self.backend(name).observe(Evidence::ProbeOk, ONCE, self.now);
+        self.follow();
     }
 
     /// What the control plane does after it has counted.
-    fn give_roles(&self, homes: &[String]) {
+    pub(super) fn give_roles(&self, homes: &[String]) {
         let members = &self.snapshot.pools[0].members;
         let load = |member: &Member| Load {
             active_pins: homes.iter().filter(|home| **home == *member.backend.id().name).count() as u64,
             weight: member.backend.weight(),
             is_in_service: member.backend.standing().is_available_for_new(),
+            is_of_later_tier: member.tier > self.snapshot.pools[0].state.spread().tier,
             role: member.backend.role(),
         };
         let loads: Vec<Load> = members.iter().map(load).collect();
@@ -107,7 +125,7 @@ impl Site {
     }
 
     /// A request of the client comes in.
-    fn begin(&self, client: &Client) -> Visit {
+    pub(super) fn begin(&self, client: &Client) -> Visit {
         let headers = client.cookie.clone().map(|cookie| (COOKIE, cookie)).into_iter().collect();
         let client = &|| LOCALHOST;
         let arrival = Arrival { client, headers: &headers, path: "/", path_and_query: "/", now: self.wall };
@@ -115,19 +133,28 @@ impl Site {
     }
 
     /// Who has the copy of the client's session.
-    fn heir_of(&self, client: &Client) -> Option<String> {
+    pub(super) fn heir_of(&self, client: &Client) -> Option<String> {
         let (pool, visit) = (&self.snapshot.pools[0], self.begin(client));
-        let heir = visit.heir(pool, visit.pin()?.home as usize)?;
+        let heir = visit.heir(pool, visit.pin()?.home as usize, self.now)?;
         Some(pool.members[heir].backend.id().name.to_string())
     }
 
     /// One request; gives where it went and what that was, and the client keeps the cookie that it gets.
-    fn visit(&mut self, client: &mut Client) -> (String, Placement) {
+    pub(super) fn visit(&mut self, client: &mut Client) -> (String, Placement) {
+        self.visit_after(client, &[]).unwrap_or_else(|next| panic!("{next:?}"))
+    }
+
+    /// The same, when the request has failed at these already; what is to be done when nobody serves it.
+    pub(super) fn visit_after(&mut self, client: &mut Client, failed: &[&str]) -> Result<(String, Placement), Next> {
         let mut visit = self.begin(client);
         let pool = &self.snapshot.pools[0];
         let mut balancer = Balancer::new(pool.settings.balance, &pool.members, 0);
-        let next = visit.next(pool, &mut balancer, &Tried::default(), true, &mut self.rng, self.now);
-        let Next::Go(destination) = next else { panic!("{next:?}") };
+        let mut tried = Tried::default();
+        let has_failed = |member: &Member| failed.contains(&&*member.backend.id().name);
+        let indices = pool.members.iter().enumerate().filter(|(_, member)| has_failed(member));
+        indices.for_each(|(index, _)| tried.insert(index));
+        let next = visit.next(pool, &mut balancer, (&tried, &Crowd::default()), true, &mut self.rng, self.now);
+        let Next::Go(destination) = next else { return Err(next) };
         visit.served(pool, &destination, || self.ids.draw(&pool.members, destination.member, &mut self.rng));
         let mut reply = HeaderMap::new();
         assert!(visit.obey(pool, None, false));
@@ -141,25 +168,26 @@ impl Site {
         if matches!(destination.placement, Placement::New | Placement::Rehomed(_)) {
             backend.pinned_one();
         }
-        (backend.id().name.to_string(), destination.placement)
+        Ok((backend.id().name.to_string(), destination.placement))
     }
 }
 
 #[derive(Clone, Default)]
-struct Client {
-    cookie: Option<HeaderValue>,
+pub(super) struct Client {
+    pub(super) cookie: Option<HeaderValue>,
 }
 
 fn snapshot(
     (sessions, keys): (Sessions, &str),
-    weights: &BTreeMap<u32, u32>,
+    (weights, later_from): (&BTreeMap<u32, u32>, u32),
     lasting: &Lasting,
     now: Instant,
 ) -> Snapshot {
     let backends: Vec<_> = weights
         .iter()
         .map(|(number, weight)| {
-            format!("{{ name: app{number}, address: 127.0.0.1:{}, weight: {weight} }}", 20_000 + number)
+            let (port, tier) = (20_000 + number, u32::from(*number >= later_from));
+            format!("{{ name: app{number}, address: 127.0.0.1:{port}, weight: {weight}, tier: {tier} }}")
         })
         .collect();
     let text = format!(
@@ -196,7 +224,7 @@ fn draw_event(site: &mut Site) -> Event {
     }
 }
 
-fn name(number: u32) -> String {
+pub(super) fn name(number: u32) -> String {
     format!("app{number}")
 }
 
@@ -337,6 +365,74 @@ fn the_orphans_of_a_killed_backend_spread_within_a_tenth_of_the_ideal() {
     }
     println!("{deaths} deaths: worst {worst:.3}, {beyond} beyond 1.10");
     assert_eq!(beyond, 0, "of {deaths} deaths; worst {worst:.3}");
+}
+
+/// How far the most loaded survivor is above its share, after each of the deaths: 64 clients for each unit of weight.
+fn peaks(site: &mut Site, clients: u32, deaths: &[&[u32]]) -> Vec<f64> {
+    let mut clients = vec![Client::default(); clients as usize];
+    clients.iter_mut().for_each(|client| {
+        site.visit(client);
+    });
+    let mut alive: BTreeMap<u32, u32> = site.weights.clone();
+    let mut peaks = Vec::new();
+    for dead in deaths {
+        for number in *dead {
+            site.kill(&name(*number));
+            alive.remove(number);
+        }
+        let mut counts = BTreeMap::<String, u32>::new();
+        for client in &mut clients {
+            *counts.entry(site.visit(client).0).or_default() += 1;
+        }
+        let first_tier = alive.keys().any(|number| *number < site.later_from);
+        alive.retain(|number, _| !first_tier || *number < site.later_from);
+        let weights: u32 = alive.values().sum();
+        let share = |number: &u32| clients.len() as f64 * f64::from(alive[number]) / f64::from(weights);
+        assert_eq!(counts.len(), alive.len(), "everybody alive has some, and nobody else: {counts:?}");
+        peaks.push(alive.keys().map(|number| f64::from(counts[&name(*number)]) / share(number)).fold(0.0, f64::max));
+        alive = site.weights.iter().map(|(number, weight)| (*number, *weight)).collect();
+        alive.retain(|number, _| site.backend(&name(*number)).standing().is_available_for_new());
+    }
+    peaks
+}
+
+/// As above, with weights from 1 to 3, and with a second death before anybody could come to rest.
+#[test]
+fn orphans_spread_by_weight_and_once_more_when_a_second_backend_dies() {
+    let (mut all, mut worst) = (Vec::new(), [0.0_f64; 2]);
+    for backends in 3..=12 {
+        for seed in 0..12 {
+            let mut site = Site::new(Sessions::External, backends, seed);
+            site.weights.iter_mut().for_each(|(number, weight)| *weight = 1 + number % 3);
+            site.publish();
+            let weights: u32 = site.weights.values().sum();
+            let peaks = peaks(&mut site, 64 * weights, &[&[0], &[1]]);
+            worst = [worst[0].max(peaks[0]), worst[1].max(peaks[1])];
+            all.extend(peaks);
+        }
+    }
+    let beyond = all.iter().filter(|peak| **peak > 1.10).count();
+    println!("{} deaths: worst {worst:.3?}, {beyond} beyond 1.10", all.len());
+    assert_eq!(beyond, 0, "of {} deaths; worst {worst:.3?}", all.len());
+}
+
+#[test]
+fn a_tier_that_is_lost_spreads_over_the_next_one() {
+    let (mut all, mut worst) = (Vec::new(), 0.0_f64);
+    for (first, later) in [(1, 2), (2, 2), (3, 3), (4, 2), (2, 5), (6, 6), (8, 4)] {
+        for seed in 0..12 {
+            let mut site = Site::new(Sessions::External, first + later, seed);
+            site.later_from = first;
+            site.publish();
+            let lost: Vec<u32> = (0..first).collect();
+            let peaks = peaks(&mut site, 64 * (first + later), &[&lost]);
+            worst = worst.max(peaks[0]);
+            all.extend(peaks);
+        }
+    }
+    let beyond = all.iter().filter(|peak| **peak > 1.10).count();
+    println!("{} tiers lost: worst {worst:.3}, {beyond} beyond 1.10", all.len());
+    assert_eq!(beyond, 0, "of {} tiers; worst {worst:.3}", all.len());
 }
 
 /// Scale-out from three to four at one percent a minute, with idle clients and exact counts.
