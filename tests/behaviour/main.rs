@@ -39,11 +39,17 @@ mod gate;
 
 mod hash;
 
+mod forwarded;
+
 mod headers;
+
+mod inherited;
 
 mod instances;
 
 mod interim;
+
+mod ipv6;
 
 mod latency;
 
@@ -64,6 +70,8 @@ mod pin_life;
 mod probes;
 
 mod process;
+
+mod proxy_protocol;
 
 mod queue;
 
@@ -106,6 +114,8 @@ mod tls_files;
 mod tls_tickets;
 
 mod turnstile;
+
+mod unix_sockets;
 
 mod upgrade;
 

@@ -20,3 +20,5 @@ mod shared_store;
 mod pin_store;
 
 mod replicas;
+
+mod user;
