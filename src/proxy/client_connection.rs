@@ -9,7 +9,9 @@ use tokio::time::Instant;
 use super::deadline::Deadline;
 use super::forward::Origin;
 use super::forward::tunnel::BackendEnd;
+use super::journal::Journal;
 use super::view::Slot;
+use crate::pool::OpenTunnel;
 
 /// Longest part of a request head that is remembered as it came: the highest limit there can be, and one read more.
 const RAW_LIMIT: usize = (1024 + 64) * 1024;
@@ -68,12 +70,16 @@ pub struct ClientConnection {
 pub struct Tunnel {
     /// The other end.
     pub backend: BackendEnd,
+    /// Counts the tunnel as one.
+    pub counted: OpenTunnel,
     /// Counts the tunnel as in flight.
     pub slot: Slot,
     /// How long nothing may move.
     pub idle: Duration,
     /// The client's pin, whose turn it may be to leave a drained backend.
     pub pin_id: Option<u64>,
+    /// The record of the request that it came of.
+    pub(super) journal: Journal,
 }
 
 impl ClientConnection {

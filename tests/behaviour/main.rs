@@ -113,6 +113,8 @@ mod tls_files;
 
 mod tls_tickets;
 
+mod tunnels;
+
 mod turnstile;
 
 mod unix_sockets;
