@@ -97,6 +97,8 @@ mod sickly;
 
 mod slow_start;
 
+mod sse;
+
 mod stop;
 
 mod streaming;
