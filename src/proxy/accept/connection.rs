@@ -114,7 +114,8 @@ pub async fn serve<H, F, B>(
     match end {
         End::Over(Ok(())) => {
             if let Some(tunnel) = client.take_tunnel() {
-                run_tunnel(io, parts.read_buf, &client, tunnel).await;
+                // Boxed, so that the task of every other connection need not have room for it.
+                Box::pin(run_tunnel(io, parts.read_buf, &client, tunnel)).await;
             }
         }
         End::Over(Err(error)) => {
