@@ -62,6 +62,7 @@ pub fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
 
 /// Waits while another process looks and binds in the same folder, for until it listens its socket looks like a stale one.
 /// Whoever holds the folder for longer is none of us, or stands still: then it goes on without.
+#[expect(clippy::disallowed_methods, reason = "at the start, when there is no connection yet that could wait for it")]
 fn turn(path: &Path) -> Option<File> {
     let folder = File::open(path.parent()?).ok()?;
     for _ in 0..TURNS {
