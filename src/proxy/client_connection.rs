@@ -62,7 +62,8 @@ pub struct ClientConnection {
     interim: RefCell<Vec<u8>>,
     /// The reply broke off: the connection is to be reset, so that nobody takes its end for the end of the reply.
     is_broken: Cell<bool>,
-    tunnel: RefCell<Option<Tunnel>>,
+    /// Boxed: few connections ever have one.
+    tunnel: RefCell<Option<Box<Tunnel>>>,
 }
 
 /// What is left to do when a connection has switched protocols.
@@ -248,11 +249,11 @@ impl ClientConnection {
 
     /// The connection becomes a tunnel once `101` has been written.
     pub fn switch_to(&self, tunnel: Tunnel) {
-        *self.tunnel.borrow_mut() = Some(tunnel);
+        *self.tunnel.borrow_mut() = Some(Box::new(tunnel));
     }
 
     /// The tunnel to run, if there is one.
-    pub fn take_tunnel(&self) -> Option<Tunnel> {
+    pub fn take_tunnel(&self) -> Option<Box<Tunnel>> {
         self.tunnel.borrow_mut().take()
     }
 }

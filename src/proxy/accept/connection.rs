@@ -143,8 +143,8 @@ pub async fn serve<H, F, B>(
     }
 }
 
-async fn run_tunnel(io: ClientStream, early: Bytes, client: &ClientConnection, tunnel: Tunnel) {
-    let Tunnel { backend: backend_end, counted, slot, idle, pin_id, journal } = tunnel;
+async fn run_tunnel(io: ClientStream, early: Bytes, client: &ClientConnection, tunnel: Box<Tunnel>) {
+    let Tunnel { backend: backend_end, counted, slot, idle, pin_id, journal } = *tunnel;
     let (backend, opened) = (&slot.member().backend, Instant::now());
     // A tunnel opened when its turn to leave had come is there because nobody else could have it, and stays.
     let ends_at = || backend.drain_over_at(pin_id).filter(|end| *end > opened);
