@@ -22,11 +22,12 @@ mod admission;
 
 mod attempts;
 
+mod client_body;
+
 mod client_connection;
 
 mod deadline;
 
-#[expect(dead_code, reason = "for HTTP/2, which comes next")]
 mod duplex;
 
 mod error;
@@ -67,7 +68,6 @@ use bytes::Bytes;
 use fastrand::Rng;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
 use crate::config::Sessions;
@@ -75,7 +75,8 @@ use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::words::{Placement, RefuseReason};
 use accept::request::{BadRequest, Target, check};
 use attempts::Served;
-use client_connection::{ClientConnection, Tunnel};
+use client_body::ClientBody;
+use client_connection::{Conversation, Tunnel};
 use deadline::Deadlines;
 use error::ProxyError;
 use forward::RequestBody;
@@ -104,7 +105,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Answers one request.
-    async fn handle(self: Rc<Self>, client: Rc<ClientConnection>, request: Request<Incoming>) -> Response<ReplyBody> {
+    async fn handle(self: Rc<Self>, client: Rc<Conversation>, request: Request<ClientBody>) -> Response<ReplyBody> {
         let view = self.view(); // one generation, from here to the last byte
         let mut journal = Journal::new(&self, &view, Instant::now());
         let (parts, body) = request.into_parts();
@@ -121,9 +122,9 @@ impl Proxy {
     async fn place_and_send(
         &self,
         view: &Rc<View>,
-        client: &Rc<ClientConnection>,
+        client: &Rc<Conversation>,
         parts: &Parts,
-        body: Incoming,
+        body: ClientBody,
         journal: &mut Journal,
     ) -> Result<(Visit, Option<Served>), ProxyError> {
         let target =
@@ -181,7 +182,7 @@ impl Proxy {
     fn finish(
         self: &Rc<Self>,
         view: &Rc<View>,
-        client: &Rc<ClientConnection>,
+        client: &Rc<Conversation>,
         parts: &Parts,
         (mut visit, served): (Visit, Served),
         mut journal: Journal,
@@ -274,7 +275,7 @@ const STICKPIN_PIN: HeaderName = HeaderName::from_static("stickpin-pin");
 /// Tells the client that its session is lost, instead of asking a backend; its next request goes where it begins anew.
 fn tell_session_lost(
     view: &Rc<View>,
-    client: &Rc<ClientConnection>,
+    client: &Rc<Conversation>,
     parts: &Parts,
     visit: &Visit,
     mut journal: Journal,
@@ -293,7 +294,7 @@ fn tell_session_lost(
 fn refuse(
     error: ProxyError,
     mut journal: Journal,
-    client: &Rc<ClientConnection>,
+    client: &Rc<Conversation>,
     (view, parts): (&View, &Parts),
 ) -> Response<ReplyBody> {
     tracing::debug!(peer = %client.peer, ?error, "answered with an error page");
@@ -310,7 +311,7 @@ fn refuse(
 }
 
 /// Tells browsers to come by https only, where the listener says so; a backend's own word on it counts more.
-fn keep_to_https(view: &View, client: &ClientConnection, parts: &Parts, reply: &mut HeaderMap) {
+fn keep_to_https(view: &View, client: &Conversation, parts: &Parts, reply: &mut HeaderMap) {
     if let Some(strict) = &view.https(client.listener).strict
         && client.origin.is_https(&parts.headers)
         && !reply.contains_key(header::STRICT_TRANSPORT_SECURITY)

@@ -10,7 +10,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::Proxy;
-use super::client_connection::ClientConnection;
+use super::client_connection::Conversation;
 use super::forward::{BodyError, Exchange};
 use super::journal::Journal;
 use super::view::Slot;
@@ -30,12 +30,12 @@ pub(super) enum ReplyBody {
 pub(super) struct Page {
     text: Option<Bytes>,
     journal: Journal,
-    client: Rc<ClientConnection>,
+    client: Rc<Conversation>,
 }
 
 impl Page {
     /// Begins to send it.
-    pub(super) fn new(text: Bytes, journal: Journal, client: &Rc<ClientConnection>) -> Self {
+    pub(super) fn new(text: Bytes, journal: Journal, client: &Rc<Conversation>) -> Self {
         client.begin_reply(PAGE_TIMEOUT, None);
         Self { text: Some(text), journal, client: Rc::clone(client) }
     }
@@ -53,7 +53,7 @@ impl Drop for Page {
 /// Everything the request holds ends with its last byte: the slot at the backend, the connection, the record.
 pub(super) struct Relay {
     proxy: Rc<Proxy>,
-    client: Rc<ClientConnection>,
+    client: Rc<Conversation>,
     /// `None` once the last byte was passed on.
     under_way: Option<UnderWay>,
 }
@@ -65,10 +65,10 @@ struct UnderWay {
 }
 
 impl Relay {
-    /// Begins to pass on the reply whose head was just received; `idle` and `end` as in [`ClientConnection::begin_reply`].
+    /// Begins to pass on the reply whose head was just received; `idle` and `end` as in [`Conversation::begin_reply`].
     pub(super) fn new(
         proxy: &Rc<Proxy>,
-        client: &Rc<ClientConnection>,
+        client: &Rc<Conversation>,
         (idle, end): (Duration, Option<Instant>),
         exchange: Box<Exchange>,
         slot: Slot,

@@ -43,6 +43,8 @@ mod forwarded;
 
 mod headers;
 
+mod http2;
+
 mod inherited;
 
 mod instances;
