@@ -122,6 +122,8 @@ fn keep_bound(bound: &[config::Listener], listeners: &mut Vec<config::Listener>)
     for (old, new) in bound.iter().zip(listeners) {
         let wanted = new.clone();
         let (tls, redirect_to_https, hsts) = (new.tls.take(), new.redirect_to_https.take(), new.hsts.take());
+        // Workers go by what the listener began with.
+        let tls = tls.map(|tls| config::Tls { offers_http2: old.http2.is_some(), ..tls });
         *new = config::Listener { tls, redirect_to_https, hsts, ..old.clone() };
         has_others |= *new != wanted;
     }

@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use hyper::body::{Body as _, Frame, Incoming};
+
+use super::client_connection::Conversation;
+use super::forward::expects_continue;
 
 /// Piece by piece, as the client sends it.
 #[derive(Debug)]
@@ -62,16 +66,23 @@ pub struct StreamBody {
     /// Bytes that were handed out last. Their room in the window is given back when the next ones are asked for, that is
     /// when the backend has taken them: so a slow backend slows the client down, and no more is kept than the window.
     handed_out: usize,
+    /// Waits for `100 Continue` before it sends anything.
+    expecting: Option<Rc<Conversation>>,
 }
 
 impl StreamBody {
     /// What follows this head. Whether as much comes as it says is checked where the frames are read.
-    pub fn new(stream: RecvStream, headers: &HeaderMap) -> Self {
+    pub fn new(stream: RecvStream, headers: &HeaderMap, conversation: &Rc<Conversation>) -> Self {
         let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { stream, length, handed_out: 0 }
+        let expecting = expects_continue(Version::HTTP_2, headers).then(|| Rc::clone(conversation));
+        Self { stream, length, handed_out: 0, expecting }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if let Some(conversation) = self.expecting.take() {
+            // As hyper does it: when the body is first asked for.
+            conversation.send_interim(StatusCode::CONTINUE, HeaderMap::new());
+        }
         let handed_out = std::mem::take(&mut self.handed_out);
         if handed_out > 0 {
             // Fails only on a stream that is over, which the next lines find out.

@@ -283,6 +283,9 @@ fn tell_session_lost(
     // The outcome only comes from a pool that was found.
     let pool = view.pool(journal.pool.unwrap_or_default());
     let mut page = error_page::session_lost(&pool.settings.rehome.on_session_lost);
+    if error_page::is_grpc(&parts.headers) {
+        page = error_page::for_grpc(page);
+    }
     let owner = || pin_owner(client.origin.client(&parts.headers));
     visit.leave(pool, page.headers_mut(), client.origin.is_https(&parts.headers), owner);
     keep_to_https(view, client, parts, page.headers_mut());
@@ -303,6 +306,9 @@ fn refuse(
         ProxyError::Full { retry_after } => error_page::full(error.status(), *retry_after),
         _ => error_page::page(error.status(), error.closes()),
     };
+    if error_page::is_grpc(&parts.headers) {
+        page = error_page::for_grpc(page);
+    }
     keep_to_https(view, client, parts, page.headers_mut());
     if let ProxyError::ToHttps(to) = error {
         page.headers_mut().insert(header::LOCATION, to.location);

@@ -58,14 +58,9 @@ pub(super) fn may_switch(parts: &Parts, reply: &ReplyHead) -> bool {
         && (parts.version != Version::HTTP_2 || websocket::is_answer(&parts.headers, &reply.headers))
 }
 
-/// Passes a 1xx reply on. To a client of HTTP/1.1 `100` is not among them: hyper sends it when the body is first asked for.
+/// Passes a 1xx reply on. `100` is not among them: it is sent when the body is first asked for.
 pub(super) fn pass_interim(client: &Conversation, version: Version, head: &ReplyHead) {
-    let is_passed = match version {
-        Version::HTTP_11 => head.status != StatusCode::CONTINUE,
-        Version::HTTP_2 => true,
-        _ => false,
-    };
-    if !is_passed {
+    if !matches!(version, Version::HTTP_11 | Version::HTTP_2) || head.status == StatusCode::CONTINUE {
         return;
     }
     let mut headers = head.headers.clone();

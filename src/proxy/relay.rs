@@ -62,6 +62,8 @@ struct UnderWay {
     exchange: Box<Exchange>,
     slot: Slot,
     journal: Journal,
+    /// Bytes of the request's body that had come when the reply was last looked at.
+    received: u64,
 }
 
 impl Relay {
@@ -78,7 +80,7 @@ impl Relay {
         Self {
             proxy: Rc::clone(proxy),
             client: Rc::clone(client),
-            under_way: Some(UnderWay { exchange, slot, journal }),
+            under_way: Some(UnderWay { received: exchange.received(), exchange, slot, journal }),
         }
     }
 
@@ -90,7 +92,7 @@ impl Relay {
     }
 
     fn end(&mut self) {
-        let Some(UnderWay { exchange, slot, mut journal }) = self.under_way.take() else { return };
+        let Some(UnderWay { exchange, slot, mut journal, .. }) = self.under_way.take() else { return };
         journal.bytes_in = exchange.received();
         self.client.end_reply();
         self.proxy.client.put_back(slot.member(), exchange);
@@ -98,7 +100,13 @@ impl Relay {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(under_way) = &mut self.under_way else { return Poll::Ready(None) };
-        let frame = ready!(under_way.exchange.poll_body(cx));
+        let polled = under_way.exchange.poll_body(cx);
+        let received = under_way.exchange.received();
+        if std::mem::replace(&mut under_way.received, received) != received {
+            // The backend may be listening still, and has nothing to say meanwhile.
+            self.client.reply_moved();
+        }
+        let frame = ready!(polled);
         match &frame {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Bytes::len);

@@ -264,7 +264,7 @@ impl Beginning {
             let clock = Rc::clone(&proxy.clock);
             let connection = Http2 { io, early: read, client, shared, clock };
             // Boxed, so that the task of a connection of HTTP/1.1 need not have room for it.
-            Box::pin(connection.serve(settings, http2, |_| {}, handle)).await;
+            Box::pin(connection.serve(settings, http2, &listening.http2, handle)).await;
         }
         drop(self.counted);
     }

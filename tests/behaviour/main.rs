@@ -37,6 +37,8 @@ mod failures;
 
 mod gate;
 
+mod grpc;
+
 mod hash;
 
 mod forwarded;
@@ -44,6 +46,8 @@ mod forwarded;
 mod headers;
 
 mod http2;
+
+mod http2_hostile;
 
 mod inherited;
 
@@ -122,3 +126,5 @@ mod unix_sockets;
 mod upgrade;
 
 mod verdict;
+
+mod websocket_h2;

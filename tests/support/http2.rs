@@ -83,6 +83,17 @@ impl Http2Client {
         self.ask(get(path)).await.expect("a reply")
     }
 
+    /// Whether the other side has said that it knows extended `CONNECT`.
+    pub fn may_connect(&self) -> bool {
+        self.requests.is_extended_connect_protocol_enabled()
+    }
+
+    /// Waits until there is room for a stream.
+    pub async fn ready(&mut self) {
+        let requests = self.requests.clone();
+        self.requests = timeout(PATIENCE, requests.ready()).await.expect("room for a stream").expect("a connection");
+    }
+
     /// Waits for the end of the connection.
     pub async fn ended(self) -> Result<(), h2::Error> {
         drop(self.requests);

@@ -85,7 +85,7 @@ fn http2(report: &Report<'_>, at: &Path<'_>, given: Given<Short<On, yaml::Http2>
         report.expected(&connection_path, "at least the stream_window".to_owned());
     }
     Some(Http2 {
-        max_streams: yaml.max_streams.option().map_or(100, |most| u32::try_from(most.get()).unwrap_or(u32::MAX)),
+        max_streams: yaml.max_streams.option().map_or(100, |most| most.get()),
         stream_window,
         connection_window: given.unwrap_or((1 << 20).max(stream_window)),
     })

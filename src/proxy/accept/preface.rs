@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn only_the_whole_preface_is_http2_however_it_is_cut() {
-        let rows: [(&[&[u8]], &[u8], bool); 8] = [
+        type Pieces = &'static [&'static [u8]];
+        let rows: [(Pieces, &[u8], bool); 8] = [
             (&[b"GET / HTTP/1.1\r\n"], b"GET / HTTP/1.1\r\n", false),
             (&[b"P", b"OST /"], b"POST /", false),
             (&[b"PRI * HTTP/2.0\r\n\r\n", b"XX"], b"PRI * HTTP/2.0\r\n\r\nXX", false),

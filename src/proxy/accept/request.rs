@@ -153,6 +153,23 @@ mod tests {
     }
 
     #[test]
+    fn in_http2_the_authority_is_the_host_and_a_line_may_only_repeat_it() {
+        let ok = |host: &str| Ok((host.to_owned(), "/p".to_owned()));
+        type Lines = &'static [(&'static str, &'static str)];
+        let table: [(&str, Lines, _); 6] = [
+            ("http://y:81/p", &[], ok("y:81")),
+            ("http://y/p", &[("host", "Y")], ok("y")),
+            ("http://y/p", &[("host", "x")], Err(BadRequest::Host)),
+            ("http://y/p", &[("host", "y"), ("host", "y")], Err(BadRequest::Host)),
+            ("/p", &[("host", "x")], ok("x")),
+            ("/p", &[], Err(BadRequest::Host)),
+        ];
+        for (uri, lines, expected) in table {
+            assert_eq!(checked("GET", uri, Version::HTTP_2, lines), expected, "{uri} {lines:?}");
+        }
+    }
+
+    #[test]
     fn a_body_has_one_framing() {
         let framed = |lines: &[(&str, &str)], raw: &[u8]| {
             let headers =

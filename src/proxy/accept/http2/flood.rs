@@ -4,6 +4,7 @@
 //! Bytes of bodies have flow control, and requests their limit; what else there is of frames is counted here. Nothing is
 //! copied: [`FrameWatch`] follows the frames through what is read anyway, by their heads of nine bytes.
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -66,8 +67,8 @@ impl Flood {
     fn allowance(self) -> Allowance {
         let allowance = |burst, per_second, per_piece| Allowance { burst, per_second, per_piece };
         match self {
-            // Some libraries end a body with an empty frame of its own, which is the end and not counted.
-            Self::EmptyData => allowance(100, 10, 0),
+            // Fewer than h2 takes in the life of a connection. Those that end a body are not counted.
+            Self::EmptyData => allowance(64, 8, 0),
             // A head of 1 MiB takes 64 of them.
             Self::Continuation => allowance(256, 16, 2),
             // gRPC measures the round trip with one for each piece that it receives.
@@ -81,6 +82,42 @@ impl Flood {
             Self::WindowUpdate => allowance(1000, 100, 4),
             Self::Streams => allowance(0, 0, 0),
         }
+    }
+}
+
+/// What is counted about HTTP/2 at one listener, over all workers.
+#[derive(Debug, Default)]
+pub struct Http2Counts {
+    /// Open connections.
+    pub connections: AtomicUsize,
+    floods: [AtomicU64; Flood::ALL.len()],
+}
+
+impl Http2Counts {
+    /// Counts a connection that was ended for a flood.
+    pub fn note(&self, flood: Flood) {
+        // Relaxed, as all of these: figures, and nothing is published through them.
+        self.floods[flood as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections were ended for floods of each kind.
+    pub fn floods(&self) -> [(&'static str, u64); Flood::ALL.len()] {
+        Flood::ALL.map(|flood| (flood.as_str(), self.floods[flood as usize].load(Ordering::Relaxed)))
+    }
+
+    /// Counts a connection until dropped.
+    pub(super) fn enter(&self) -> OpenHttp2<'_> {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        OpenHttp2(self)
+    }
+}
+
+/// Counts one connection.
+pub(super) struct OpenHttp2<'a>(&'a Http2Counts);
+
+impl Drop for OpenHttp2<'_> {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

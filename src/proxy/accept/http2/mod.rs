@@ -11,7 +11,6 @@ pub mod websocket;
 
 mod wire;
 
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -31,7 +30,7 @@ use crate::config;
 use crate::proxy::client_body::ClientBody;
 use crate::proxy::client_connection::{ClientConnection, Conversation};
 use crate::proxy::deadline::{Deadline, Deadlines};
-use flood::Flood;
+use flood::{Flood, Http2Counts};
 use wire::Wire;
 
 /// How much of a reply waits in h2 for the connection's turn.
@@ -77,12 +76,12 @@ enum End {
 }
 
 impl Http2 {
-    /// Serves streams until the connection ends, the worker is closing, or a deadline passes. `note` counts a flood.
+    /// Serves streams until the connection ends, the worker is closing, or a deadline passes.
     pub async fn serve<H, F, B>(
         self,
         listener: &config::Listener,
         settings: config::Http2,
-        note: impl Fn(Flood),
+        counts: &Http2Counts,
         handle: H,
     ) where
         H: Fn(Rc<Conversation>, Request<ClientBody>) -> F + Clone + 'static,
@@ -91,7 +90,8 @@ impl Http2 {
         B::Error: std::fmt::Debug,
     {
         let Self { io, early, client, shared, clock } = self;
-        let wire = Wire::new(io, early, &clock);
+        let _open = counts.enter();
+        let wire = Wire::new(io, early, &clock, listener.header_timeout);
         let deadline = clock.place();
         deadline.set(listener.header_timeout);
         let begun = {
@@ -114,10 +114,10 @@ impl Http2 {
             wire,
             deadline,
             state: State::Unused,
+            first: listener.header_timeout,
             keep_alive: listener.keep_alive_timeout,
-            stall: Rc::new(Cell::new(listener.header_timeout)),
             is_closing: false,
-            flood: None,
+            is_calmed: false,
         };
         let end = poll_fn(|cx| {
             let begin = |request, respond| {
@@ -127,15 +127,13 @@ impl Http2 {
             turns.poll(cx, &shared, begin, &handle)
         })
         .await;
-        let flood = match &end {
-            End::Failed(error) if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) => {
-                Some(Flood::Streams)
-            }
-            _ => turns.flood,
-        };
-        if let Some(flood) = flood {
+        // What was seen here says more than what h2 made of it, which may have been faster.
+        let seen = turns.wire.flood();
+        let is_told = matches!(&end, End::Failed(error)
+            if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM));
+        if let Some(flood) = seen.or(is_told.then_some(Flood::Streams)) {
             tracing::debug!(peer = %client.peer, kind = flood.as_str(), "client connection closed: too many frames");
-            note(flood);
+            counts.note(flood);
         }
         match end {
             End::Closed | End::Late => {}
@@ -185,11 +183,12 @@ struct Turns {
     wire: Wire,
     deadline: Deadline,
     state: State,
+    /// How long the first request may be on its way.
+    first: Duration,
     keep_alive: Duration,
-    /// How long what was written may stand still: as long as the reply that began last.
-    stall: Rc<Cell<Duration>>,
     is_closing: bool,
-    flood: Option<Flood>,
+    /// The client was told to be calm.
+    is_calmed: bool,
 }
 
 impl Turns {
@@ -210,12 +209,8 @@ impl Turns {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let (conversation, request) = begin(request, respond);
-                    let stall = Rc::clone(&self.stall);
                     let (wire, handle) = (self.wire.clone(), handle.clone());
-                    self.streams.spawn_local(async move {
-                        stream::serve(Rc::clone(&conversation), request, wire, handle).await;
-                        stall.set(conversation.reply_idle());
-                    });
+                    self.streams.spawn_local(stream::serve(conversation, request, wire, handle));
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(End::Failed(error)),
                 Poll::Ready(None) => return Poll::Ready(End::Closed),
@@ -225,8 +220,8 @@ impl Turns {
         while let Poll::Ready(Some(_)) = self.streams.poll_join_next(cx) {}
         // An error shows in h2's next turn, too.
         let _ = self.wire.poll_drain(cx);
-        if self.flood.is_none() && self.wire.flood().is_some() {
-            self.flood = self.wire.flood();
+        if !self.is_calmed && self.wire.flood().is_some() {
+            self.is_calmed = true;
             self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             self.end(cx);
         }
@@ -235,6 +230,9 @@ impl Turns {
             self.keep_alive = LINGER.min(self.keep_alive);
             self.connection.graceful_shutdown();
             cx.waker().wake_by_ref();
+            if self.state == State::Idle {
+                self.deadline.set(self.keep_alive);
+            }
         }
         self.note_state();
         match self.deadline.poll(cx) {
@@ -277,8 +275,9 @@ impl Turns {
                 self.wire.rest();
                 self.deadline.set(self.keep_alive);
             }
-            State::Stuck(_) => self.deadline.set(self.stall.get()),
-            State::Unused | State::Busy => self.deadline.clear(),
+            State::Stuck(_) => self.deadline.set(self.wire.patience()),
+            State::Unused => self.deadline.set(self.first),
+            State::Busy => self.deadline.clear(),
             State::Ending => {}
         }
     }

@@ -46,7 +46,7 @@ where
     } else if stream.is_end_stream() {
         (ClientBody::Empty, None)
     } else {
-        (ClientBody::Http2(StreamBody::new(stream, &parts.headers)), None)
+        (ClientBody::Http2(StreamBody::new(stream, &parts.headers, &conversation)), None)
     };
     let Some(respond) = conversation.respond() else { return };
     let reply = {
@@ -59,6 +59,7 @@ where
         .await
     };
     let Some(reply) = reply else { return };
+    wire.began(conversation.reply_idle());
     let (mut head, body) = reply.into_parts();
     if let Some((tunnel, stream)) = conversation.take_tunnel().zip(for_tunnel) {
         drop(body);
@@ -128,7 +129,7 @@ struct Sending<'a, B> {
     piece: Bytes,
     /// `piece` is the last one.
     is_last: bool,
-    /// Room was asked for before the first piece: what comes with the head is sent with it.
+    /// The first piece was asked for.
     has_begun: bool,
 }
 
@@ -155,6 +156,7 @@ impl<'a, B: Body<Data = Bytes> + Unpin> Sending<'a, B> {
                 self.conversation.reply_moved();
                 continue;
             }
+            // What came with the head is sent with it.
             if std::mem::replace(&mut self.has_begun, true) {
                 // One byte is enough: room that a stream has and does not use, the others lack.
                 ready!(self.poll_room(cx, 1))?;

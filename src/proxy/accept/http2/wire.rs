@@ -8,6 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -37,11 +38,13 @@ struct Inner {
     /// Written ever, so that it shows whether anything moves.
     total: u64,
     is_flushed: bool,
+    /// How long nothing of that may move.
+    patience: Duration,
 }
 
 impl Wire {
-    /// `early` was read from `io` already.
-    pub(super) fn new(io: ClientStream, early: Vec<u8>, clock: &Rc<Deadlines>) -> Self {
+    /// `early` was read from `io` already; for `patience` see [`Wire::patience`].
+    pub(super) fn new(io: ClientStream, early: Vec<u8>, clock: &Rc<Deadlines>, patience: Duration) -> Self {
         let inner = Inner {
             io,
             early,
@@ -53,24 +56,30 @@ impl Wire {
             written: 0,
             total: 0,
             is_flushed: true,
+            patience,
         };
         Self(Rc::new(RefCell::new(inner)))
     }
 
     /// Writes what was gathered, as far as the socket takes it.
     pub(super) fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.0.borrow_mut();
-        let drained = inner.poll_drain(cx);
-        if drained.is_pending() {
-            return Poll::Pending;
-        }
-        drained
+        self.0.borrow_mut().poll_drain(cx)
     }
 
     /// How much was ever written, when something is left that the client does not take.
     pub(super) fn stuck_at(&self) -> Option<u64> {
         let inner = self.0.borrow();
         (inner.written < inner.out.len() || !inner.is_flushed).then_some(inner.total)
+    }
+
+    /// How long nothing of what is left may move: as long as the reply that began last allows.
+    pub(super) fn patience(&self) -> Duration {
+        self.0.borrow().patience
+    }
+
+    /// A reply began that may stand still for so long.
+    pub(super) fn began(&self, patience: Duration) {
+        self.0.borrow_mut().patience = patience;
     }
 
     /// What there was too much of.
