@@ -18,8 +18,8 @@ use super::forward::expects_continue;
 pub enum ClientBody {
     /// Of HTTP/1.1.
     Http1(Incoming),
-    /// Of one stream of HTTP/2.
-    Http2(StreamBody),
+    /// Of one stream of HTTP/2. Boxed, so that a request of HTTP/1.1 carries no room for it.
+    Http2(Box<StreamBody>),
     /// There is none.
     Empty,
 }
@@ -52,7 +52,9 @@ impl ClientBody {
             Self::Http1(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map(|frame| Some(frame?.map_err(ClientBodyError::Http1)))
             }
-            Self::Http2(body) => body.poll_frame(cx).map(|frame| Some(frame?.map_err(ClientBodyError::Http2))),
+            Self::Http2(body) => {
+                body.poll_frame(cx).map(|frame| Some(frame?.map_err(|error| ClientBodyError::Http2(Box::new(error)))))
+            }
             Self::Empty => Poll::Ready(None),
         }
     }
@@ -108,7 +110,7 @@ pub enum ClientBodyError {
     /// On a connection of HTTP/1.1.
     Http1(hyper::Error),
     /// On a stream of HTTP/2.
-    Http2(h2::Error),
+    Http2(Box<h2::Error>),
 }
 
 impl fmt::Display for ClientBodyError {

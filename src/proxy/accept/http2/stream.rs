@@ -46,7 +46,7 @@ where
     } else if stream.is_end_stream() {
         (ClientBody::Empty, None)
     } else {
-        (ClientBody::Http2(StreamBody::new(stream, &parts.headers, &conversation)), None)
+        (ClientBody::Http2(Box::new(StreamBody::new(stream, &parts.headers, &conversation))), None)
     };
     let Some(respond) = conversation.respond() else { return };
     let reply = {
