@@ -37,11 +37,17 @@ mod failures;
 
 mod gate;
 
+mod grpc;
+
 mod hash;
 
 mod forwarded;
 
 mod headers;
+
+mod http2;
+
+mod http2_hostile;
 
 mod inherited;
 
@@ -124,3 +130,5 @@ mod unix_sockets;
 mod upgrade;
 
 mod verdict;
+
+mod websocket_h2;

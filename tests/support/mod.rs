@@ -21,6 +21,8 @@ mod backend;
 
 pub mod dns;
 
+pub mod http2;
+
 mod process;
 
 pub mod raw;
