@@ -298,6 +298,7 @@ impl Proxy {
             deadline,
             end: limit.and_then(|limit| begun_at?.checked_add(limit)),
             owner: member
+                .transport
                 .sends_proxy_protocol
                 .then(|| Owner { connection: client.number, ends: client.origin.ends(&parts.headers) }),
             sent_at: stopwatch.when_sent(),

@@ -5,6 +5,8 @@ mod support;
 
 mod app_session;
 
+mod backend_tls;
+
 mod bad_cookies;
 
 mod bad_input;

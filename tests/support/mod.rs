@@ -31,6 +31,8 @@ mod running;
 
 pub mod tls;
 
+pub mod tls_backend;
+
 use std::fmt::Debug;
 use std::time::Duration;
 

@@ -9,18 +9,17 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
+use super::connect;
 use super::connection::Connection;
 use super::exchange::{Exchange, ExchangeError};
 use super::head::{HeadError, ReplyHead};
 use super::request_body::RequestBody;
 use crate::config::{Address, Timeouts};
-use crate::pool::{AdminState, Backend, Failure, Member};
+use crate::pool::{AdminState, Backend, Failure, Member, Transport};
 use crate::proxy::deadline::{Deadline, Deadlines};
-use crate::proxy_protocol::{self, Ends};
-use crate::socket;
+use crate::proxy_protocol::Ends;
 
 /// An idle connection is closed after this long: sooner than common app servers close theirs, so that a request
 /// rarely meets a connection that is being closed.
@@ -41,9 +40,6 @@ const BUFFER_LIMIT: usize = 256;
 /// A buffer that grew beyond this is not kept.
 const BUFFER_CAPACITY_LIMIT: usize = 16 * 1024;
 
-/// Longest header of the PROXY protocol that is written, in bytes.
-const PROXY_HEADER: usize = 52;
-
 /// Interim replies to one request that are passed on; a backend that sends more is broken.
 const INTERIM_LIMIT: u32 = 64;
 
@@ -56,14 +52,24 @@ pub struct Client {
     buffers: RefCell<Vec<Vec<u8>>>,
 }
 
-/// The idle connections to one backend, all to the same address.
+/// The idle connections to one backend, all to the same address and made in the same way.
 #[derive(Debug, Default)]
 struct Idle {
     backend: Weak<Backend>,
     /// `None` before the first.
     address: Option<Address>,
+    /// How they were made.
+    transport: Arc<Transport>,
     /// The youngest is last, and is used first.
     connections: Vec<Connection>,
+}
+
+impl Idle {
+    /// Whether they lead to where the backend is, in the way that it is spoken to now.
+    fn fits(&self, member: &Member) -> bool {
+        let is_same = Arc::ptr_eq(&self.transport, &member.transport) || self.transport.fits(&member.transport);
+        is_same && self.address.as_ref() == Some(&member.address)
+    }
 }
 
 /// Why an attempt failed before a reply began.
@@ -121,7 +127,11 @@ pub fn connect_failure(error: &io::Error) -> Option<Failure> {
         io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             Some(Failure::Silent)
         }
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Some(Failure::Broken),
+        // The last two are TLS that is not as it has to be, or ends within the handshake.
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::InvalidData
+        | io::ErrorKind::UnexpectedEof => Some(Failure::Broken),
         _ => None,
     }
 }
@@ -242,12 +252,13 @@ impl Client {
         if idle.connections.is_empty() {
             idle.backend = Arc::downgrade(&member.backend);
         }
-        if idle.address.as_ref() != Some(&member.address) {
+        if !idle.fits(member) {
             // Where the backend was before a reload: of no use to those who come now.
             if !idle.connections.is_empty() {
                 return;
             }
             idle.address = Some(member.address.clone());
+            idle.transport = Arc::clone(&member.transport);
         }
         if idle.connections.len() < IDLE_LIMIT {
             idle.connections.push(connection);
@@ -279,7 +290,7 @@ impl Client {
     fn take_idle(&self, member: &Member, is_idempotent: bool, owner: Option<Owner>) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let idle = idle.get_mut(member.backend.serial() as usize)?;
-        if idle.address.as_ref() != Some(&member.address) {
+        if !idle.fits(member) {
             // Where the backend was before a reload.
             idle.connections.clear();
         }
@@ -289,7 +300,7 @@ impl Client {
                 // Linear in what is idle, for pools that send the PROXY protocol only.
                 Some(_) => idle.connections.iter().rposition(|connection| connection.owner == owner)?,
             };
-            let connection = &idle.connections[place];
+            let connection = &mut idle.connections[place];
             if connection.is_stale() || connection.owner != owner {
                 // In order of time they stay.
                 idle.connections.remove(place);
@@ -331,16 +342,7 @@ impl Client {
                 }
             }
         };
-        let connect = async {
-            let mut io = socket::connect(&member.address).await?;
-            if let Some(owner) = owner {
-                let mut header = Vec::with_capacity(PROXY_HEADER);
-                proxy_protocol::write(&mut header, Some(owner.ends));
-                io.write_all(&header).await?;
-            }
-            Ok(io)
-        };
-        let io = match tokio::time::timeout(timeout, connect).await {
+        let io = match tokio::time::timeout(timeout, connect::open(member, owner)).await {
             Ok(connected) => connected.map_err(AttemptError::Connect)?,
             Err(_) => return Err(AttemptError::ConnectTimeout),
         };
@@ -472,7 +474,7 @@ mod tests {
         let id = BackendId { pool: "shop".into(), name: "app1".into() };
         let backend = Registry::new(1).backend(&id, now);
         let kept =
-            Idle { backend: Arc::downgrade(&backend), connections: Vec::with_capacity(IDLE_LIMIT), address: None };
+            Idle { backend: Arc::downgrade(&backend), connections: Vec::with_capacity(IDLE_LIMIT), ..Idle::default() };
         client.idle.borrow_mut().push(kept);
         client.sweep(now);
         assert!(client.idle.borrow()[0].backend.upgrade().is_some());

@@ -178,7 +178,7 @@ impl Exchange {
 
     /// Whether the next step is the backend's: it has not taken what was written so far.
     pub(super) fn is_held_up(&self) -> bool {
-        self.written < self.buffer.len() || !self.chunk.is_empty()
+        self.written < self.buffer.len() || !self.chunk.is_empty() || self.connection.is_held_up()
     }
 
     /// Sends, and waits for a head: of an interim reply, or of the final one, whose body then follows.
@@ -388,6 +388,7 @@ impl Exchange {
             // `advance` on `Bytes` keeps sharing the client's buffer.
             bytes::Buf::advance(&mut self.chunk, count);
         }
+        ready!(self.connection.poll_flush(cx))?;
         self.buffer.clear();
         self.written = 0;
         Poll::Ready(Ok(()))

@@ -15,6 +15,10 @@ mod request_head;
 
 mod request_body;
 
+mod stream;
+
+mod connect;
+
 mod connection;
 
 mod exchange;

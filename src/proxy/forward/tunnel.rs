@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
+use super::stream::BackendStream;
 use crate::pool::OpenConnection;
 use crate::proxy::deadline::Deadline;
 
 /// The backend's end of a tunnel, waiting for the client's.
 #[derive(Debug)]
 pub struct BackendEnd {
-    io: TcpStream,
+    io: BackendStream,
     /// Counts the connection until `io` is closed.
     counted: OpenConnection,
     /// What the backend sent right behind its head.
