@@ -222,7 +222,9 @@ fn probes_speak_what_requests_do_unless_they_are_told_otherwise() {
     assert!(!http2("protocol: auto\n    health: { http: {} }"));
     assert_eq!(
         problems(&pool_with("tls: { client_certificate: { cert_file: a.pem } }")),
-        ["app.yaml:5: pools.p.tls.client_certificate.key_file: expected a PEM file with its private key, found nothing"]
+        [
+            "app.yaml:5: pools.p.tls.client_certificate.key_file: expected a PEM file with its private key, found nothing"
+        ]
     );
 }
 

@@ -24,8 +24,8 @@ use super::words::{
     Separator,
 };
 use super::{
-    Away, Briefly, Drained, HostPattern, PinOn, Protocol, ProxyProtocol, RetryOn, SameSite, Secure, SendProxyProtocol, Sessions,
-    WhenUnavailable, WithoutKey,
+    Away, Briefly, Drained, HostPattern, PinOn, Protocol, ProxyProtocol, RetryOn, SameSite, Secure, SendProxyProtocol,
+    Sessions, WhenUnavailable, WithoutKey,
 };
 
 pub(super) use tls::{ClientCertificates, Hsts, RedirectToHttps, SessionTickets, Tls};

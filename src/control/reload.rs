@@ -149,7 +149,8 @@ pub fn load_backend_tls(config: &mut Config, base: &Path) -> Result<(), ReloadEr
     for_each_backend_tls(config, |key, settings| {
         for (name, file) in settings.files_mut() {
             let path = base.join(&file.path);
-            let read = std::fs::read(&path).map_err(ReloadError::failed(|| format!("{key}.{name}: {}", path.display())));
+            let read =
+                std::fs::read(&path).map_err(ReloadError::failed(|| format!("{key}.{name}: {}", path.display())));
             file.pem = read?.into();
             if name == KEY_FILE {
                 warn_if_open(&path, "private key");

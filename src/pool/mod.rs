@@ -55,7 +55,7 @@ pub use drain::{Drain, DrainOrder};
 pub use heir::{by_tier, heir, heir_of_rank};
 pub use line::Place;
 pub use registry::Registry;
-pub use room::{OpenConnection, PoolLine, Room, Turn, Wishes};
+pub use room::{Carries, OpenConnection, PoolLine, Room, Turn, Wishes};
 pub use slow_start::Warming;
 pub use spread::{Panic, Spread};
 pub use state::PoolState;

@@ -17,6 +17,15 @@ pub struct Transport {
 }
 
 impl Transport {
+    /// Whether a connection is, or may be, of HTTP/2.
+    pub fn may_be_http2(&self) -> bool {
+        match self.protocol {
+            Protocol::H1 => false,
+            Protocol::H2 => true,
+            Protocol::Auto => self.tls.is_some(),
+        }
+    }
+
     /// Whether a connection that was made by the one may carry requests for the other. Who a header of the PROXY protocol
     /// told of is asked for each connection.
     pub fn fits(&self, other: &Self) -> bool {

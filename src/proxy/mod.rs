@@ -26,7 +26,6 @@ mod client_connection;
 
 mod deadline;
 
-#[expect(dead_code, reason = "for HTTP/2, which comes next")]
 mod duplex;
 
 mod error;

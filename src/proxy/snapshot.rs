@@ -22,7 +22,7 @@ use crate::pins::{PinStore, Stores};
 use crate::pool::recent::RecentPins;
 use crate::pool::sessions::Permits;
 use crate::pool::trial::Trial;
-use crate::pool::{BackendId, Member, PoolLine, PoolState, Registry, Transport, Warming, Wishes};
+use crate::pool::{BackendId, Carries, Member, PoolLine, PoolState, Registry, Transport, Warming, Wishes};
 use crate::telemetry::counters::PoolCounters;
 use crate::tls::backend::TlsClients;
 
@@ -283,12 +283,13 @@ impl Pool {
             tls: settings.tls.as_ref().map(|tls| lasting.tls_clients.client(tls, settings.protocol)),
             protocol: settings.protocol,
         });
+        let carries = if transport.may_be_http2() { Carries::Many } else { Carries::One };
         let member = |backend: &config::Backend| {
             let id = BackendId { pool: Arc::clone(&settings.name), name: Arc::clone(&backend.name) };
             let state = lasting.registry.backend(&id, now);
             state.set_file_weight(backend.weight.get());
             let (max_requests, max_connections) = settings.bounds_of(backend);
-            state.set_bounds(max_requests, max_connections);
+            state.set_bounds(max_requests, max_connections, carries);
             if settings.health.probe == config::Probe::Off {
                 state.assume_healthy(now);
             }

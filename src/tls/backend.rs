@@ -134,6 +134,8 @@ pub struct TlsClient {
     protocol: Protocol,
     /// `None` when there is nobody to trust any more: that was told.
     config: Option<Arc<ClientConfig>>,
+    /// The same for connections that have to be of HTTP/1.1.
+    http1: Option<Arc<ClientConfig>>,
     /// The problem of each backend, by its serial number, that was told already.
     told: Mutex<HashMap<u32, String>>,
     has_told: AtomicBool,
@@ -148,12 +150,24 @@ impl TlsClient {
                 None
             }
         };
-        Self { settings: settings.clone(), protocol, config, told: Mutex::default(), has_told: AtomicBool::new(false) }
+        let http1 = config.as_ref().map(|config| {
+            let protocols = protocols(Protocol::H1).iter().map(|protocol| protocol.to_vec()).collect();
+            let mut config = ClientConfig::clone(config);
+            config.alpn_protocols = protocols;
+            Arc::new(config)
+        });
+        let has_told = AtomicBool::new(false);
+        Self { settings: settings.clone(), protocol, config, http1, told: Mutex::default(), has_told }
     }
 
     /// For a connection.
     pub fn config(&self) -> Option<&Arc<ClientConfig>> {
         self.config.as_ref()
+    }
+
+    /// For a connection that has to be of HTTP/1.1, though the pool's protocol leaves the choice.
+    pub fn http1_config(&self) -> Option<&Arc<ClientConfig>> {
+        self.http1.as_ref()
     }
 
     /// The name that the certificate of a backend at this address must have.

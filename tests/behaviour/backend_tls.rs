@@ -116,7 +116,8 @@ async fn anybody_being_trusted_is_said_loudly_at_each_start_and_reload_and_by_ch
     assert_eq!(told(), 1);
     assert_eq!(stickpin.admin().reload().await.status, 200);
     assert_eq!(told(), 2);
-    let check = Command::new(env!("CARGO_BIN_EXE_stickpin")).args(["check", "--config"]).arg(stickpin.config_file()).output();
+    let check =
+        Command::new(env!("CARGO_BIN_EXE_stickpin")).args(["check", "--config"]).arg(stickpin.config_file()).output();
     let check = check.expect("the program can be started");
     assert!(check.status.success(), "{check:?}");
     assert!(String::from_utf8_lossy(&check.stderr).contains("warning: pools.app.tls.verify: false"), "{check:?}");
@@ -128,8 +129,7 @@ async fn a_reload_with_a_bad_ca_changes_nothing_and_one_with_another_ca_takes_ef
     let backend = TlsRecorder::start(&ca.server(&["inner.example"], days(-1, 1)), None).await;
     let ca_file = files.write("ca.pem", ca.pem());
     let pool = format!("health: off\n    tls: {{ ca_file: \"{}\", server_name: inner.example }}", ca_file.display());
-    let stickpin =
-        StickpinProcess::start(|front, admin| process_yaml(front, admin, backend.address(), &pool)).await;
+    let stickpin = StickpinProcess::start(|front, admin| process_yaml(front, admin, backend.address(), &pool)).await;
     assert_eq!(status(stickpin.front()).await, 200);
     fs::write(&ca_file, "nothing").expect("a writable folder");
     let reply = stickpin.admin().reload().await;

@@ -327,7 +327,11 @@ impl Drop for Recorder {
     }
 }
 
-pub(super) async fn record<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, heard: Arc<Mutex<Heard>>, reply: &'static str) {
+pub(super) async fn record<I: AsyncRead + AsyncWrite + Unpin>(
+    mut io: I,
+    heard: Arc<Mutex<Heard>>,
+    reply: &'static str,
+) {
     let mut read = Vec::new();
     let connection = {
         let mut heard = heard.lock().expect("nobody panics with it");

@@ -185,13 +185,7 @@ fn expected_status(
 }
 
 /// What all kinds of probes have.
-fn schedule(
-    report: &Report<'_>,
-    at: &Path<'_>,
-    probe: Probe,
-    yaml: yaml::TcpHealth,
-    usual: Usual<'_>,
-) -> Health {
+fn schedule(report: &Report<'_>, at: &Path<'_>, probe: Probe, yaml: yaml::TcpHealth, usual: Usual<'_>) -> Health {
     let default = Health::default();
     let interval_known = !yaml.interval.is_wrong();
     let interval = non_zero(yaml.interval, default.interval);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::affinity::affinity;
-use super::discovery::backends_from;
 use super::backend_tls;
+use super::discovery::backends_from;
 use super::health::{Usual, health};
 use super::{items, non_zero, not_empty, secs, time};
 use crate::config::read::{Entries, Given, Report, Short};
@@ -19,8 +19,8 @@ use crate::config::units::{
 };
 use crate::config::words::{BalanceWord, LostWord, Off};
 use crate::config::{
-    Address, Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Protocol, Queue, Rebalance, Rehome, Retry, RetryOn,
-    SendProxyProtocol, Sessions, Source, Timeouts, When, WhenUnavailable, yaml,
+    Address, Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Protocol, Queue, Rebalance, Rehome, Retry,
+    RetryOn, SendProxyProtocol, Sessions, Source, Timeouts, When, WhenUnavailable, yaml,
 };
 
 /// Long enough to keep retries of many clients apart, and too short to be noticed.

@@ -6,8 +6,7 @@ use serde::Deserialize;
 use super::BackendTls;
 use crate::config::read::{Entries, Full, Given, Short};
 use crate::config::units::{
-    Header, HeaderText, HostHeader, NonZeroTime, Percent, RequestTarget, ServiceName, Statuses,
-    Text, Times, Whole,
+    Header, HeaderText, HostHeader, NonZeroTime, Percent, RequestTarget, ServiceName, Statuses, Text, Times, Whole,
 };
 use crate::config::words::{Off, ProbeMethod};
 

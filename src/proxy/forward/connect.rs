@@ -16,11 +16,20 @@ use crate::{proxy_protocol, socket};
 /// Longest header of the PROXY protocol that is written, in bytes.
 const PROXY_HEADER: usize = 52;
 
+/// What is offered by ALPN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// As the pool's protocol says.
+    AsSet,
+    /// What can switch to any other protocol.
+    Http1,
+}
+
 /// A connection over which nothing of HTTP has gone.
 ///
 /// # Errors
 /// When the backend cannot be reached, or its TLS is not as it has to be.
-pub(super) async fn open(member: &Member, owner: Option<Owner>) -> io::Result<BackendStream> {
+pub(super) async fn open(member: &Member, owner: Option<Owner>, offer: Offer) -> io::Result<BackendStream> {
     let mut io = socket::connect(&member.address).await?;
     if let Some(owner) = owner {
         let mut header = Vec::with_capacity(PROXY_HEADER);
@@ -30,13 +39,17 @@ pub(super) async fn open(member: &Member, owner: Option<Owner>) -> io::Result<Ba
     match &member.transport.tls {
         None => Ok(BackendStream::Plain(io)),
         // Boxed, as all that is rare here: a handshake takes room.
-        Some(tls) => Box::pin(secure(member, tls, io)).await,
+        Some(tls) => Box::pin(secure(member, tls, io, offer)).await,
     }
 }
 
 /// Does the handshake. What is wrong with a certificate is a mistake in a file somewhere, and told once.
-async fn secure(member: &Member, tls: &TlsClient, io: TcpStream) -> io::Result<BackendStream> {
-    let Some(config) = tls.config() else {
+async fn secure(member: &Member, tls: &TlsClient, io: TcpStream, offer: Offer) -> io::Result<BackendStream> {
+    let config = match offer {
+        Offer::AsSet => tls.config(),
+        Offer::Http1 => tls.http1_config(),
+    };
+    let Some(config) = config else {
         return Err(io::Error::other("there is nobody whose certificates are trusted"));
     };
     let backend = &member.backend;

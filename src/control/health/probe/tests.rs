@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::super::agent::Words;
 use super::*;
-use crate::config::{Agent, BackendTls, PemFile, GrpcProbe, HttpProbe};
+use crate::config::{Agent, BackendTls, GrpcProbe, HttpProbe, PemFile};
 use crate::pool::{AdminState, AgentWord};
 
 const CA: &[u8] = include_bytes!("../../../../tests/support/tls/ca.pem");
