@@ -62,6 +62,7 @@ async fn measure(settings: &str, port: u16) -> (u64, Duration, u64) {
         gates: Arc::default(),
         told: Lasting::nothing_told(),
         tables: Arc::default(),
+        tls_clients: Arc::default(),
     };
     let snapshot = Snapshot::new(&config, &KeyRing::from_random([1; 16]), &lasting, 1, Instant::now());
     let published = Arc::new(Published::new(snapshot));

@@ -142,7 +142,7 @@ impl App {
             }
             (error, _) => error,
         };
-        reload::load_roots(&mut config, base).map_err(as_user)?;
+        reload::load_backend_tls(&mut config, base).map_err(as_user)?;
         if user.is_some() {
             reload::check_folders(&config, base).map_err(as_user)?;
         }
@@ -164,6 +164,7 @@ impl App {
             gates: Arc::default(),
             tables: Arc::default(),
             told: Lasting::nothing_told(),
+            tls_clients: Arc::default(),
         };
         let state_dir = config.state_dir.as_ref().map(|state_dir| base.join(state_dir));
         let lists = Lists::restore(&kept_backends(state_dir.as_deref()), &config, events.clone());

@@ -157,7 +157,8 @@ impl Signals {
 fn check(file: &Path) -> Result<(), Box<dyn Error>> {
     let config = reload::read(file)?;
     let mut missing = reload::unusable_files(&config, base(file));
-    let (unusable, remarks) = certificates::check(&config, base(file));
+    let (unusable, mut remarks) = certificates::check(&config, base(file));
+    remarks.extend(reload::trusting_anybody(&config));
     missing.extend(unusable);
     for remark in remarks {
         eprintln!("{}: warning: {remark}", file.display());

@@ -1,10 +1,9 @@
 //! What the operator says about probes and about requests as evidence.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Percent;
+use super::{BackendTls, Percent};
 
 /// Probes and thresholds.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,26 +127,6 @@ pub enum Agent {
     Header(http::HeaderName),
     /// In the body, which holds nothing else.
     Body,
-}
-
-/// TLS towards a backend.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BackendTls {
-    /// Who may have signed the backend's certificate; `None` for whomever the system trusts.
-    pub ca: Option<CaFile>,
-    /// The name that its certificate must have; `None` for the name it is asked by, else its IP address.
-    pub server_name: Option<Arc<str>>,
-    /// `false`: any certificate will do, and anybody can pretend to be the backend.
-    pub verify: bool,
-}
-
-/// A file with certificates.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CaFile {
-    /// As written; relative to the folder of the configuration file.
-    pub path: PathBuf,
-    /// What it held when the configuration took effect; empty before that.
-    pub pem: Arc<[u8]>,
 }
 
 /// When requests show that a backend is out of order while others are not.

@@ -5,6 +5,8 @@
 
 mod address;
 
+mod backend_tls;
+
 mod units;
 
 mod words;
@@ -38,7 +40,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use address::{Address, AddressError, SOCKET_PATH_LIMIT};
-pub use health::{Agent, BackendTls, CaFile, GrpcProbe, Health, HttpProbe, Probe, Traffic};
+pub use backend_tls::{BackendTls, ClientCertificate, PemFile, Protocol};
+pub use health::{Agent, GrpcProbe, Health, HttpProbe, Probe, Traffic};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use tls::{
@@ -264,6 +267,10 @@ pub struct Pool {
     pub retry: Retry,
     /// Deadlines of a request.
     pub timeouts: Timeouts,
+    /// How backends are spoken to within TLS; `None` for not at all.
+    pub tls: Option<BackendTls>,
+    /// Which version of HTTP backends are spoken to in.
+    pub protocol: Protocol,
     /// Whether backends are told the client's address in front of everything else.
     pub send_proxy_protocol: SendProxyProtocol,
     /// How long the share of a backend rises that comes, or comes back; zero for not at all.

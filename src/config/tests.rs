@@ -131,10 +131,12 @@ fn the_reference_states_the_defaults() {
           shop:
             backends: [ { name: shop1, address: '127.0.0.1:9101' }, { name: shop2, address: '127.0.0.1:9102' } ]
           api:
-            health: { http: { agent: { header: X-Load }, tls: {} } }
+            health: { http: { agent: { header: X-Load }, tls: { client_certificate: { cert_file: own.pem, key_file: own.key } } } }
             backends: ['127.0.0.1:9201']
           rpc:
-            health: { grpc: { tls: {} } }
+            tls: { client_certificate: { cert_file: own.pem, key_file: own.key } }
+            protocol: h2
+            health: { grpc: {} }
             backends: ['127.0.0.1:9202']
           portal:
             affinity:
@@ -144,7 +146,7 @@ fn the_reference_states_the_defaults() {
                 path_parameter: jsessionid
                 query_parameter: sid
             sessions: replicated
-            health: { tcp: { tls: {} } }
+            health: { tcp: { tls: { client_certificate: { cert_file: own.pem, key_file: own.key } } } }
             rebalance: {}
             backends: ['127.0.0.1:9301']
           tenants:
@@ -214,6 +216,36 @@ fn http2_is_on_unless_it_is_said_to_be_off() {
     ] {
         assert_eq!(listening(http2), expected, "{http2}");
     }
+}
+
+#[test]
+fn probes_speak_what_requests_do_unless_they_are_told_otherwise() {
+    let pool = |text: &str| parse(&pool_with(text)).pools.remove(0);
+    let tls = "tls: { server_name: a.test, client_certificate: { cert_file: a.pem, key_file: a.key } }";
+    for (health, expected) in [
+        ("", Some("a.test")),
+        ("health: off", Some("a.test")),
+        ("health: { tcp: {} }", Some("a.test")),
+        ("health: { http: { tls: off } }", None),
+        ("health: { grpc: { tls: { server_name: b.test } } }", Some("b.test")),
+    ] {
+        let pool = pool(&format!("{tls}\n    {health}"));
+        assert_eq!(pool.tls.unwrap().client_certificate.unwrap().key.path, PathBuf::from("a.key"));
+        assert_eq!(pool.health.tls.map(|tls| tls.server_name.unwrap()).as_deref(), expected, "{health}");
+    }
+    let http2 = |text: &str| match pool(text).health.probe {
+        Probe::Http(probe) => probe.http2,
+        other => panic!("{other:?}"),
+    };
+    assert!(http2("protocol: h2\n    health: { http: {} }"));
+    assert!(!http2("protocol: h2\n    health: { http: { http2: false } }"));
+    assert!(!http2("protocol: auto\n    health: { http: {} }"));
+    assert_eq!(
+        problems(&pool_with("tls: { client_certificate: { cert_file: a.pem } }")),
+        [
+            "app.yaml:5: pools.p.tls.client_certificate.key_file: expected a PEM file with its private key, found nothing"
+        ]
+    );
 }
 
 #[test]
@@ -327,8 +359,9 @@ fn short_forms_and_spelled_out_forms_are_both_read() {
     assert_eq!(quiet, Traffic { slow: 0.0, errors: 20, ..Traffic::default() });
     let probe = health("health: { http: { headers: { X-A: b }, interval: 5s, port: 81, tls: { ca_file: ca.pem } } }");
     assert_eq!((probe.port, probe.unhealthy_interval), (Some(81), Duration::from_secs(5)));
-    let ca = CaFile { path: "ca.pem".into(), pem: [].into() };
-    assert_eq!(probe.tls, Some(BackendTls { ca: Some(ca), server_name: None, verify: true }));
+    let ca = Some(PathBuf::from("ca.pem").into());
+    let tls = BackendTls { ca, server_name: None, client_certificate: None, verify: true };
+    assert_eq!(probe.tls, Some(tls));
     let Probe::Http(probe) = probe.probe else { panic!("no http probe") };
     assert_eq!(probe.headers, [(http::HeaderName::from_static("x-a"), http::HeaderValue::from_static("b"))]);
     assert_eq!(

@@ -5,6 +5,8 @@
 
 mod affinity;
 
+mod backend_tls;
+
 mod discovery;
 
 mod front;

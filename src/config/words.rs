@@ -8,7 +8,7 @@ use schemars::{Schema, json_schema};
 
 use super::units::{Ratio, Scalar, scalar};
 use super::{
-    Away, Balance, Briefly, CipherSuite, Drained, HomeHash, PinOn, ProxyProtocol, RetryOn, SameSite, Secure,
+    Away, Balance, Briefly, CipherSuite, Drained, HomeHash, PinOn, Protocol, ProxyProtocol, RetryOn, SameSite, Secure,
     SendProxyProtocol, Sessions, TlsVersion, WhenUnavailable, WithoutKey,
 };
 
@@ -79,6 +79,8 @@ fn enumeration(words: &[&str], also: &[bool]) -> Schema {
 words!(pub Sessions { Local = "local", Replicated = "replicated", Backup = "backup", External = "external" });
 
 words!(pub ProxyProtocol { Off = "off" (false), Optional = "optional", Required = "required" });
+
+words!(pub Protocol { H1 = "h1", H2 = "h2", Auto = "auto" });
 
 words!(pub SendProxyProtocol { Off = "off" (false), V2 = "v2" });
 

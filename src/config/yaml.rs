@@ -6,7 +6,10 @@ mod tls;
 
 mod health;
 
-pub(super) use health::{Agent, BackendTls, GrpcHealth, Health, HttpHealth, TcpHealth, Traffic};
+mod backend_tls;
+
+pub(super) use backend_tls::BackendTls;
+pub(super) use health::{Agent, GrpcHealth, Health, HttpHealth, TcpHealth, Traffic};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -21,8 +24,8 @@ use super::words::{
     Separator,
 };
 use super::{
-    Away, Briefly, Drained, HostPattern, PinOn, ProxyProtocol, RetryOn, SameSite, Secure, SendProxyProtocol, Sessions,
-    WhenUnavailable, WithoutKey,
+    Away, Briefly, Drained, HostPattern, PinOn, Protocol, ProxyProtocol, RetryOn, SameSite, Secure, SendProxyProtocol,
+    Sessions, WhenUnavailable, WithoutKey,
 };
 
 pub(super) use tls::{ClientCertificates, Hsts, RedirectToHttps, SessionTickets, Tls};
@@ -189,6 +192,11 @@ pub(super) struct Pool {
     pub(super) retry: Given<Retry>,
     /// Deadlines of a request.
     pub(super) timeouts: Given<Timeouts>,
+    /// Speak TLS to the backends, in requests and probes. Default: not.
+    pub(super) tls: Given<BackendTls>,
+    /// Which version of HTTP the backends speak: `h1`, `h2` (without TLS they have to know), or `auto`: what they prefer
+    /// (ALPN), without TLS h1. Default: h1.
+    pub(super) protocol: Given<Protocol>,
     /// Whether connections to backends begin with the header of the PROXY protocol, which tells the client's address. Each
     /// client connection then has backend connections of its own. Default: off.
     pub(super) send_proxy_protocol: Given<SendProxyProtocol>,

@@ -1,6 +1,7 @@
 //! A changed file becomes the next snapshot; on any error the old one stays, and it is said why.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;
@@ -141,27 +142,71 @@ pub fn pin_store(config: &Config, base: &Path) -> config::PinStore {
     settings
 }
 
-/// Reads the certificates that probes trust into the configuration, and warns of probes that trust anybody.
+/// Reads what TLS towards backends takes into the configuration, and warns of connections that trust anybody.
 ///
 /// # Errors
-/// When a file cannot be read, or holds no certificates.
-pub fn load_roots(config: &mut Config, base: &Path) -> Result<(), ReloadError> {
-    for pool in &mut config.pools {
-        let Some(settings) = &mut pool.health.tls else { continue };
-        if !settings.verify {
-            tracing::warn!(
-                pool = &*pool.name,
-                "probes take any certificate (tls.verify: false): anybody in between can pretend to be a healthy backend"
-            );
+/// When a file cannot be read or used.
+pub fn load_backend_tls(config: &mut Config, base: &Path) -> Result<(), ReloadError> {
+    for remark in trusting_anybody(config) {
+        tracing::warn!("{remark}");
+    }
+    for_each_backend_tls(config, |key, settings| {
+        for (name, file) in settings.files_mut() {
+            let path = base.join(&file.path);
+            let read =
+                std::fs::read(&path).map_err(ReloadError::failed(|| format!("{key}.{name}: {}", path.display())));
+            file.pem = read?.into();
+            if name == KEY_FILE {
+                warn_if_open(&path, "private key");
+            }
         }
-        let Some(ca) = &mut settings.ca else { continue };
-        let file = base.join(&ca.path);
-        let what = || format!("reading the certificates in {}", file.display());
-        let pem = std::fs::read(&file).map_err(ReloadError::failed(what))?;
-        tls::roots(&pem).map_err(ReloadError::failed(what))?;
-        ca.pem = pem.into();
+        let files: Vec<_> = settings.files_mut().map(|(_, file)| base.join(&file.path).display().to_string()).collect();
+        let what = || if files.is_empty() { key.to_owned() } else { format!("{key}: {}", files.join(", ")) };
+        tls::client(settings, &[]).map(|_| ()).map_err(ReloadError::failed(what))
+    })
+}
+
+const KEY_FILE: &str = "client_certificate.key_file";
+
+/// Visits the settings of requests, and those of probes where they are others.
+fn for_each_backend_tls<E>(
+    config: &mut Config,
+    mut visit: impl FnMut(&str, &mut config::BackendTls) -> Result<(), E>,
+) -> Result<(), E> {
+    for pool in &mut config.pools {
+        let is_same = pool.health.tls == pool.tls;
+        if let Some(settings) = &mut pool.tls {
+            visit(&format!("pools.{}.tls", pool.name), settings)?;
+        }
+        if is_same {
+            pool.health.tls.clone_from(&pool.tls);
+        } else if let Some(settings) = &mut pool.health.tls {
+            visit(&format!("pools.{}.health.{}.tls", pool.name, pool.health.probe.as_str()), settings)?;
+        }
     }
     Ok(())
+}
+
+/// What is to be said loudly: connections that take any certificate, one sentence a pool.
+pub fn trusting_anybody(config: &Config) -> Vec<String> {
+    let takes_any = |settings: &Option<config::BackendTls>| settings.as_ref().is_some_and(|settings| !settings.verify);
+    let mut remarks = Vec::new();
+    for pool in &config.pools {
+        let name = &pool.name;
+        if takes_any(&pool.tls) {
+            remarks.push(format!(
+                "pools.{name}.tls.verify: false: requests take any certificate: anybody in between can pretend to be a \
+                 backend, and read and change everything"
+            ));
+        } else if takes_any(&pool.health.tls) {
+            let kind = pool.health.probe.as_str();
+            remarks.push(format!(
+                "pools.{name}.health.{kind}.tls.verify: false: probes take any certificate: anybody in between can pretend \
+                 to be a healthy backend"
+            ));
+        }
+    }
+    remarks
 }
 
 /// What is wrong with the files that a configuration names, one problem each, with the key that names it. Writes nothing.
@@ -187,15 +232,26 @@ pub fn unusable_files(config: &Config, base: &Path) -> Vec<String> {
     {
         problems.push(format!("pin_store.redis.password_file: {}: {error}", file.display()));
     }
-    for pool in &config.pools {
-        if let Some(ca) = pool.health.tls.as_ref().and_then(|settings| settings.ca.as_ref()) {
-            let file = base.join(&ca.path);
-            let read = std::fs::read(&file).map_err(|error| error.to_string());
-            if let Err(error) = read.and_then(|pem| tls::roots(&pem).map_err(|error| with_causes(&error))) {
-                let (pool, kind) = (&pool.name, pool.health.probe.as_str());
-                problems.push(format!("pools.{pool}.health.{kind}.tls.ca_file: {}: {error}", file.display()));
+    let visited = for_each_backend_tls(&mut config.clone(), |key, settings| {
+        let mut is_read = true;
+        for (name, file) in settings.files_mut() {
+            let path = base.join(&file.path);
+            match std::fs::read(&path) {
+                Ok(pem) => file.pem = pem.into(),
+                Err(error) => {
+                    is_read = false;
+                    problems.push(format!("{key}.{name}: {}: {error}", path.display()));
+                }
             }
         }
+        if let (true, Err(error)) = (is_read, tls::client(settings, &[])) {
+            let files: Vec<_> = settings.files_mut().map(|(_, it)| base.join(&it.path).display().to_string()).collect();
+            problems.push(format!("{key}: {}: {}", files.join(", "), with_causes(&error)));
+        }
+        Ok::<_, Infallible>(())
+    });
+    visited.unwrap_or_else(|never| match never {});
+    for pool in &config.pools {
         let Some(named) = &pool.backends_from.file else { continue };
         let (key, file) = (format!("pools.{}.backends_from.file", pool.name), base.join(named));
         let read = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()));
@@ -280,7 +336,7 @@ impl Reloader {
         };
         let mut config = read(file)?;
         let has_other_listeners = keep_bound(&self.config.listeners, &mut config.listeners);
-        load_roots(&mut config, &self.base)?;
+        load_backend_tls(&mut config, &self.base)?;
         let keys = keys(&config, &self.base, Some(&self.keys))?;
         let certificates = self.certificates.prepare(&config.listeners)?;
         self.access_log

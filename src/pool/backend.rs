@@ -28,7 +28,7 @@ use super::drain::{Drain, DrainOrder, History};
 use super::latency::{Latency, Measure, Outcome};
 use super::outliers::Out;
 use super::rebalance::Role;
-use super::room::Room;
+use super::room::{Carries, Room};
 use super::state::PoolState;
 use super::traffic::Traffic;
 use crate::config::Pace;
@@ -214,8 +214,8 @@ impl Backend {
     }
 
     /// What the file says about it; see [`Room`]. Serves whoever waits and has room now.
-    pub fn set_bounds(&self, max_requests: Option<u32>, max_connections: Option<u32>) {
-        self.room.set_bounds(max_requests, max_connections);
+    pub fn set_bounds(&self, max_requests: Option<u32>, max_connections: Option<u32>, carries: Carries) {
+        self.room.set_bounds(max_requests, max_connections, carries);
     }
 
     /// Requests sent whose reply has not fully ended, over all workers.

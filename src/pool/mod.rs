@@ -38,6 +38,8 @@ pub mod spread;
 
 pub mod state;
 
+mod transport;
+
 pub mod drain;
 
 pub mod rebalance;
@@ -53,10 +55,11 @@ pub use drain::{Drain, DrainOrder};
 pub use heir::{by_tier, heir, heir_of_rank};
 pub use line::Place;
 pub use registry::Registry;
-pub use room::{OpenConnection, OpenTunnel, PoolLine, Room, Turn, Wishes};
+pub use room::{Carries, OpenConnection, OpenTunnel, PoolLine, Room, Turn, Wishes};
 pub use slow_start::Warming;
 pub use spread::{Panic, Spread};
 pub use state::PoolState;
+pub use transport::Transport;
 
 /// A backend as one snapshot sees it: its lasting state, and the settings of this generation.
 #[derive(Clone, Debug)]
@@ -67,8 +70,8 @@ pub struct Member {
     pub address: Address,
     /// Where its probes go; `None` for its address, with the port of the pool's probes if they have one.
     pub probe_address: Option<Address>,
-    /// Whether connections begin with the header of the PROXY protocol.
-    pub sends_proxy_protocol: bool,
+    /// How connections are made.
+    pub transport: Arc<Transport>,
     /// Most active pins with which it still gets new clients; `None` for no bound.
     pub max_pins: Option<u64>,
     /// Used for new clients and orphans when the tiers before have no available backend.

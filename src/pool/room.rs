@@ -45,6 +45,15 @@ impl Wishes {
     }
 }
 
+/// How many requests a connection carries at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// One.
+    One,
+    /// As many as the backend allows (HTTP/2).
+    Many,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Room {
@@ -53,7 +62,7 @@ pub struct Room {
     in_flight: AtomicU32,
     /// Of those in flight.
     tunnels: AtomicU32,
-    /// Most requests in flight: the smaller of both settings, since a request takes a connection.
+    /// Most requests in flight: the smaller of both settings where a request takes a connection.
     bound: AtomicU32,
     max_requests: AtomicU32,
     /// Who waits for this backend.
@@ -85,11 +94,20 @@ impl Room {
     }
 
     /// What the file says; whoever waits and has room now is served.
-    pub(super) fn set_bounds(self: &Arc<Self>, max_requests: Option<u32>, max_connections: Option<u32>) {
+    pub(super) fn set_bounds(
+        self: &Arc<Self>,
+        max_requests: Option<u32>,
+        max_connections: Option<u32>,
+        carries: Carries,
+    ) {
         let (requests, connections) = (max_requests.unwrap_or(UNBOUNDED), max_connections.unwrap_or(UNBOUNDED));
         self.max_requests.store(requests, Ordering::SeqCst);
         self.max_connections.store(connections, Ordering::SeqCst);
-        self.bound.store(requests.min(connections), Ordering::SeqCst);
+        let bound = match carries {
+            Carries::One => requests.min(connections),
+            Carries::Many => requests,
+        };
+        self.bound.store(bound, Ordering::SeqCst);
         self.serve();
         self.serve_connections();
     }
@@ -313,7 +331,7 @@ mod tests {
         let (pool, wishes) = (Arc::<PoolLine>::default(), Arc::new(Wishes::new(1)));
         let rooms = std::array::from_fn(|serial| {
             let room = Arc::new(Room::new(serial as u32, Arc::clone(&pool), Arc::clone(&wishes)));
-            room.set_bounds(Some(bound), None);
+            room.set_bounds(Some(bound), None, Carries::One);
             room
         });
         (rooms, pool)
@@ -352,9 +370,9 @@ mod tests {
         assert!(room.try_begin());
         let mut waiting: Vec<_> = (0..3).map(|_| room.line().join(9, None).expect("room in the line")).collect();
         let mut any = pool.line.join(9, Some([0].into())).expect("room in the line");
-        room.set_bounds(Some(2), None);
+        room.set_bounds(Some(2), None, Carries::One);
         assert_eq!((room.in_flight(), room.queued()), (2, 2));
-        room.set_bounds(None, None);
+        room.set_bounds(None, None, Carries::One);
         assert_eq!((room.in_flight(), room.queued(), pool.line.len()), (5, 0, 0));
         for place in &mut waiting {
             place.turn().await.expect("it is its turn").keep();
@@ -431,7 +449,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_beyond_the_bound_waits_until_one_is_closed_and_asks_for_that() {
         let ([room], _) = rooms(9);
-        room.set_bounds(None, Some(1));
+        room.set_bounds(None, Some(1), Carries::One);
         let open = room.try_connect().expect("the first one");
         assert!(room.try_connect().is_none() && room.connections() == 1);
         let wishes = Arc::clone(&room.wishes);
@@ -444,5 +462,7 @@ mod tests {
         drop(next);
         assert_eq!(room.connections(), 0);
         assert!(room.try_begin() && !room.try_begin(), "a request takes a connection, so there is no room for more");
+        room.set_bounds(None, Some(1), Carries::Many);
+        assert!(room.try_begin(), "requests share connections");
     }
 }

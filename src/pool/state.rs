@@ -126,8 +126,8 @@ mod tests {
             let backend = registry.backend(&BackendId { pool: "shop".into(), name: name.into() }, now);
             backend.observe(Evidence::ProbeOk, ONCE, now);
             let address = ([127, 0, 0, 1], 9000).into();
-            let (probe_address, sends_proxy_protocol) = (None, false);
-            Member { backend, address, probe_address, sends_proxy_protocol, max_pins: None, tier: 0 }
+            let (probe_address, transport) = (None, Arc::default());
+            Member { backend, address, probe_address, transport, max_pins: None, tier: 0 }
         };
         ["a", "b", "c", "d"].map(member).to_vec()
     }

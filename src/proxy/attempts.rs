@@ -18,7 +18,8 @@ use super::client_connection::Conversation;
 use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::forward::{
-    AttemptError, Begun, Exchange, HeadError, Outgoing, Owner, ReplyHead, RequestBody, RequestHead, expects_continue,
+    Addressed, AttemptError, Begun, Exchange, HeadError, Hop, Outgoing, Owner, ReplyHead, RequestBody, RequestHead,
+    expects_continue,
 };
 use super::hedge::Failed;
 use super::outgoing::{may_switch, own_lines, pass_interim, wanted_upgrade};
@@ -289,15 +290,20 @@ impl Proxy {
             upgrade,
             own_lines: &own_lines,
         };
-        let write_head =
-            |out: &mut Vec<u8>, body: &RequestBody| head.write(out, body, |line, out| pool.strip_cookies(line, out));
+        let write_head = |out: &mut Vec<u8>, body: &RequestBody, hop: Hop| {
+            head.write(out, body, hop, |line, out| pool.strip_cookies(line, out))
+        };
         let outgoing = Outgoing {
             method: &parts.method,
+            addressed: Addressed { target: request.target.path_and_query, host: request.target.host },
+            headers: &parts.headers,
+            upgrade,
             expects_continue: !body.is_empty() && expects_continue(parts.version, &parts.headers),
             timeouts: &pool.settings.timeouts,
             deadline,
             end: limit.and_then(|limit| begun_at?.checked_add(limit)),
             owner: member
+                .transport
                 .sends_proxy_protocol
                 .then(|| Owner { connection: client.number, ends: client.origin.ends(&parts.headers) }),
             sent_at: stopwatch.when_sent(),

@@ -46,8 +46,12 @@ impl ProxyError {
             Self::NoBackend
             | Self::Refused
             | Self::Full { .. }
-            | Self::Attempt(AttemptError::Connect(_) | AttemptError::ConnectTimeout) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Attempt(AttemptError::Broken { .. } | AttemptError::Reply(_)) => StatusCode::BAD_GATEWAY,
+            | Self::Attempt(AttemptError::Connect(_) | AttemptError::ConnectTimeout | AttemptError::Refused(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Attempt(AttemptError::Broken { .. } | AttemptError::NoUpgrade | AttemptError::Reply(_)) => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::Attempt(AttemptError::FirstByteTimeout | AttemptError::AttemptTimeout) | Self::RequestTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }

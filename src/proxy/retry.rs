@@ -29,6 +29,9 @@ pub(super) fn after_failure(retry_on: RetryOnSet, error: &AttemptError, is_repea
         AttemptError::Connect(_) | AttemptError::ConnectTimeout => (RetryReason::Connect, RetryOn::Connect, true),
         // The connection was closing: the same as if it could not have been opened.
         AttemptError::Broken { anything_sent: false, .. } => (RetryReason::ResetBeforeReply, RetryOn::Connect, true),
+        // Its own word that it did not process it.
+        AttemptError::Refused(_) => (RetryReason::ResetBeforeReply, RetryOn::ResetBeforeReply, true),
+        AttemptError::NoUpgrade => return None,
         AttemptError::Broken { .. } | AttemptError::Reply(_) => {
             (RetryReason::ResetBeforeReply, RetryOn::ResetBeforeReply, is_repeatable)
         }

@@ -22,8 +22,9 @@ use crate::pins::{PinStore, Stores};
 use crate::pool::recent::RecentPins;
 use crate::pool::sessions::Permits;
 use crate::pool::trial::Trial;
-use crate::pool::{BackendId, Member, PoolLine, PoolState, Registry, Warming, Wishes};
+use crate::pool::{BackendId, Carries, Member, PoolLine, PoolState, Registry, Transport, Warming, Wishes};
 use crate::telemetry::counters::PoolCounters;
+use crate::tls::backend::TlsClients;
 
 /// A client that is pinned by hash counts as active for this long after its last request.
 const HASH_IDLE: Duration = Duration::from_secs(30 * 60);
@@ -41,6 +42,8 @@ pub struct Lasting {
     pub tables: Arc<Tables>,
     /// Pins whose loss, or whose move from a backend that was removed, was told a moment ago.
     pub told: Arc<Mutex<RecentPins>>,
+    /// What connections to backends within TLS have in common.
+    pub tls_clients: Arc<TlsClients>,
 }
 
 impl Lasting {
@@ -62,6 +65,7 @@ impl Lasting {
             gates: Arc::default(),
             tables: Arc::default(),
             told: Self::nothing_told(),
+            tls_clients: Arc::default(),
         }
     }
 }
@@ -185,6 +189,7 @@ impl Snapshot {
         lasting.registry.retain(&backends, &names);
         lasting.stores.retain(&names);
         lasting.tables.retain(&names);
+        lasting.tls_clients.retain(|settings| config.pools.iter().any(|pool| pool.tls.as_ref() == Some(settings)));
         Self {
             generation,
             listeners: config.listeners.clone(),
@@ -273,12 +278,18 @@ impl Pool {
         lasting: &Lasting,
         now: Instant,
     ) -> Self {
+        let transport = Arc::new(Transport {
+            sends_proxy_protocol: settings.send_proxy_protocol == SendProxyProtocol::V2,
+            tls: settings.tls.as_ref().map(|tls| lasting.tls_clients.client(tls, settings.protocol)),
+            protocol: settings.protocol,
+        });
+        let carries = if transport.may_be_http2() { Carries::Many } else { Carries::One };
         let member = |backend: &config::Backend| {
             let id = BackendId { pool: Arc::clone(&settings.name), name: Arc::clone(&backend.name) };
             let state = lasting.registry.backend(&id, now);
             state.set_file_weight(backend.weight.get());
             let (max_requests, max_connections) = settings.bounds_of(backend);
-            state.set_bounds(max_requests, max_connections);
+            state.set_bounds(max_requests, max_connections, carries);
             if settings.health.probe == config::Probe::Off {
                 state.assume_healthy(now);
             }
@@ -286,7 +297,7 @@ impl Pool {
                 backend: state,
                 address: backend.address.clone(),
                 probe_address: backend.probe_address.clone(),
-                sends_proxy_protocol: settings.send_proxy_protocol == SendProxyProtocol::V2,
+                transport: Arc::clone(&transport),
                 max_pins: backend.max_pins,
                 tier: backend.tier,
             }

@@ -2,20 +2,25 @@
 //!
 //! Settings become a [`ClientConfig`] of rustls, made once and shared by all connections under them. Opens no socket.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::certificate::{Certificate, CertificateError};
 use super::provider::provider;
-use crate::config::BackendTls;
+use crate::config::{BackendTls, Protocol};
+use crate::telemetry::with_causes;
 
 /// Why settings for TLS cannot be used.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub enum TlsError {
     Certificate(rustls::Error),
     /// The system trusts nobody.
     NoSystemRoots,
+    /// The certificate that we are to show, or its key.
+    Own(CertificateError),
 }
 
 impl fmt::Display for TlsError {
@@ -37,6 +44,7 @@ impl fmt::Display for TlsError {
             Self::NoCertificate => "expected at least one certificate in PEM, found none",
             Self::Certificate(_) => "a certificate in it cannot be read",
             Self::NoSystemRoots => "the system has no certificates of authorities that it trusts; set ca_file",
+            Self::Own(_) => "the certificate that backends are shown cannot be used",
         })
     }
 }
@@ -46,6 +54,7 @@ impl Error for TlsError {
         match self {
             Self::Pem(error) => Some(error),
             Self::Certificate(error) => Some(error),
+            Self::Own(error) => Some(error),
             Self::NoCertificate | Self::NoSystemRoots => None,
         }
     }
@@ -81,12 +90,18 @@ pub fn client(settings: &BackendTls, protocols: &[&[u8]]) -> Result<Arc<ClientCo
     } else {
         Arc::new(TakesAny(Arc::clone(&provider)))
     };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let own = settings.client_certificate.as_ref();
+    let own = own.map(|own| Certificate::read(&own.cert.pem, &own.key.pem, &provider)).transpose();
+    let own = own.map_err(TlsError::Own)?;
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider has cipher suites for TLS 1.2 and 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own.key))),
+    };
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }
@@ -100,6 +115,104 @@ pub fn server_name(settings: &BackendTls, host: Option<&str>, address: Option<Ip
     let name = name.map(|name| name.trim_matches(['[', ']']).to_owned());
     let named = name.and_then(|name| ServerName::try_from(name).ok());
     named.or_else(|| address.map(ServerName::from)).unwrap_or_else(|| ServerName::from(Ipv4Addr::LOCALHOST))
+}
+
+/// What is offered by ALPN to agree on, the preferred one first.
+pub fn protocols(protocol: Protocol) -> &'static [&'static [u8]] {
+    match protocol {
+        Protocol::H1 => &[b"http/1.1"],
+        Protocol::H2 => &[b"h2"],
+        Protocol::Auto => &[b"h2", b"http/1.1"],
+    }
+}
+
+/// TLS under the settings of a pool: what its connections have in common, sessions that are resumed included, and what
+/// was told of the backends that refuse it.
+#[derive(Debug)]
+pub struct TlsClient {
+    settings: BackendTls,
+    protocol: Protocol,
+    /// `None` when there is nobody to trust any more: that was told.
+    config: Option<Arc<ClientConfig>>,
+    /// The same for connections that have to be of HTTP/1.1.
+    http1: Option<Arc<ClientConfig>>,
+    /// The problem of each backend, by its serial number, that was told already.
+    told: Mutex<HashMap<u32, String>>,
+    has_told: AtomicBool,
+}
+
+impl TlsClient {
+    fn new(settings: &BackendTls, protocol: Protocol) -> Self {
+        let config = match client(settings, protocols(protocol)) {
+            Ok(config) => Some(config),
+            Err(error) => {
+                tracing::error!(error = with_causes(&error), "requests over TLS cannot be sent");
+                None
+            }
+        };
+        let http1 = config.as_ref().map(|config| {
+            let protocols = protocols(Protocol::H1).iter().map(|protocol| protocol.to_vec()).collect();
+            let mut config = ClientConfig::clone(config);
+            config.alpn_protocols = protocols;
+            Arc::new(config)
+        });
+        let has_told = AtomicBool::new(false);
+        Self { settings: settings.clone(), protocol, config, http1, told: Mutex::default(), has_told }
+    }
+
+    /// For a connection.
+    pub fn config(&self) -> Option<&Arc<ClientConfig>> {
+        self.config.as_ref()
+    }
+
+    /// For a connection that has to be of HTTP/1.1, though the pool's protocol leaves the choice.
+    pub fn http1_config(&self) -> Option<&Arc<ClientConfig>> {
+        self.http1.as_ref()
+    }
+
+    /// The name that the certificate of a backend at this address must have.
+    pub fn server_name(&self, address: Option<IpAddr>) -> ServerName<'static> {
+        server_name(&self.settings, None, address)
+    }
+
+    /// Takes note of a handshake that failed for this reason, and says whether that is news.
+    pub fn is_news(&self, serial: u32, problem: &str) -> bool {
+        self.has_told.store(true, Ordering::Relaxed);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(serial, problem.to_owned()).is_none_or(|before| before != problem)
+    }
+
+    /// Takes note of a handshake that succeeded.
+    pub fn is_well(&self, serial: u32) {
+        // Relaxed: a problem that is told twice does no harm.
+        if self.has_told.load(Ordering::Relaxed) {
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&serial);
+        }
+    }
+}
+
+/// One [`TlsClient`] for each kind of settings. They outlive snapshots, so that a reload ends neither idle connections nor
+/// sessions that can be resumed.
+#[derive(Debug, Default)]
+pub struct TlsClients(Mutex<Vec<Arc<TlsClient>>>);
+
+impl TlsClients {
+    /// The one for these settings. Made when there is none; see [`client`].
+    pub fn client(&self, settings: &BackendTls, protocol: Protocol) -> Arc<TlsClient> {
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = clients.iter().find(|known| known.settings == *settings && known.protocol == protocol);
+        if let Some(known) = known {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(TlsClient::new(settings, protocol));
+        clients.push(Arc::clone(&made));
+        made
+    }
+
+    /// Forgets all under other settings.
+    pub fn retain(&self, is_used: impl Fn(&BackendTls) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|client| is_used(&client.settings));
+    }
 }
 
 fn system_roots() -> Result<RootCertStore, TlsError> {
@@ -153,12 +266,13 @@ mod tests {
     use std::net::Ipv6Addr;
 
     use super::*;
-    use crate::config::CaFile;
+    use crate::config::PemFile;
 
     const CA: &[u8] = include_bytes!("../../tests/support/tls/ca.pem");
 
     fn settings(pem: &[u8]) -> BackendTls {
-        BackendTls { ca: Some(CaFile { path: "ca.pem".into(), pem: pem.into() }), server_name: None, verify: true }
+        let ca = Some(PemFile { path: "ca.pem".into(), pem: pem.into() });
+        BackendTls { ca, server_name: None, client_certificate: None, verify: true }
     }
 
     #[test]

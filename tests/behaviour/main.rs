@@ -5,6 +5,10 @@ mod support;
 
 mod app_session;
 
+mod backend_http2;
+
+mod backend_tls;
+
 mod bad_cookies;
 
 mod bad_input;

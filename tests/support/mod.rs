@@ -33,6 +33,10 @@ mod running;
 
 pub mod tls;
 
+pub mod tls_backend;
+
+pub mod http2_backend;
+
 use std::fmt::Debug;
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use stickpin::config::Address;
 use stickpin::socket;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -327,7 +327,11 @@ impl Drop for Recorder {
     }
 }
 
-async fn record(mut io: TcpStream, heard: Arc<Mutex<Heard>>, reply: &'static str) {
+pub(super) async fn record<I: AsyncRead + AsyncWrite + Unpin>(
+    mut io: I,
+    heard: Arc<Mutex<Heard>>,
+    reply: &'static str,
+) {
     let mut read = Vec::new();
     let connection = {
         let mut heard = heard.lock().expect("nobody panics with it");

@@ -2,20 +2,34 @@
 
 use http::{HeaderName, HeaderValue, header};
 
+use super::backend_tls::backend_tls;
 use super::{items, non_zero, secs};
 use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{
-    FilePath, Header, HeaderText, HostHeader, RequestTarget, ServerName, ServiceName, Statuses, Text, Times, written,
+    Header, HeaderText, HostHeader, RequestTarget, ServiceName, Statuses, Text, Times, written,
 };
 use crate::config::words::{Off, ProbeMethod};
-use crate::config::{Agent, BackendTls, CaFile, GrpcProbe, Health, HttpProbe, Probe, Traffic, yaml};
+use crate::config::{Agent, BackendTls, GrpcProbe, Health, HttpProbe, Probe, Protocol, Traffic, yaml};
 
-pub(super) fn health(report: &Report<'_>, at: &Path<'_>, given: Given<Short<Off, yaml::Health>>) -> Health {
+/// What requests to the pool's backends speak, which is what probes speak unless they are told otherwise.
+#[derive(Clone, Copy)]
+pub(super) struct Usual<'a> {
+    pub(super) tls: Option<&'a BackendTls>,
+    pub(super) protocol: Protocol,
+}
+
+pub(super) fn health(
+    report: &Report<'_>,
+    at: &Path<'_>,
+    given: Given<Short<Off, yaml::Health>>,
+    usual: Usual<'_>,
+) -> Health {
+    let default = || Health { tls: usual.tls.cloned(), ..Health::default() };
     let yaml = match given {
         Given::Is(Short::Full(yaml)) => yaml,
-        Given::Is(Short::Short(_)) => return Health { probe: Probe::Off, ..Health::default() },
-        Given::Absent | Given::Empty | Given::Wrong => return Health::default(),
+        Given::Is(Short::Short(_)) => return Health { probe: Probe::Off, ..default() },
+        Given::Absent | Given::Empty | Given::Wrong => return default(),
     };
     let kinds = [("http", yaml.http.is_absent()), ("tcp", yaml.tcp.is_absent()), ("grpc", yaml.grpc.is_absent())];
     let given: Vec<_> = kinds.iter().filter(|(_, is_absent)| !is_absent).map(|(kind, _)| *kind).collect();
@@ -27,20 +41,25 @@ pub(super) fn health(report: &Report<'_>, at: &Path<'_>, given: Given<Short<Off,
     let traffic = traffic(report, &at.key("traffic"), yaml.traffic);
     let health = if !yaml.http.is_absent() {
         let at = at.key("http");
-        let (probe, rest) = http(report, &at, yaml.http.or(yaml::HttpHealth::default()));
-        schedule(report, &at, Probe::Http(probe), rest)
+        let (probe, rest) = http(report, &at, yaml.http.or(yaml::HttpHealth::default()), usual.protocol);
+        schedule(report, &at, Probe::Http(probe), rest, usual)
     } else if !yaml.grpc.is_absent() {
         let at = at.key("grpc");
         let (probe, rest) = grpc(yaml.grpc.or(yaml::GrpcHealth::default()));
-        schedule(report, &at, Probe::Grpc(probe), rest)
+        schedule(report, &at, Probe::Grpc(probe), rest, usual)
     } else {
-        schedule(report, &at.key("tcp"), Probe::Tcp, yaml.tcp.or(yaml::TcpHealth::default()))
+        schedule(report, &at.key("tcp"), Probe::Tcp, yaml.tcp.or(yaml::TcpHealth::default()), usual)
     };
     Health { traffic, ..health }
 }
 
 /// Splits the settings of an HTTP probe into what it asks, and what all kinds have.
-fn http(report: &Report<'_>, at: &Path<'_>, yaml: yaml::HttpHealth) -> (HttpProbe, yaml::TcpHealth) {
+fn http(
+    report: &Report<'_>,
+    at: &Path<'_>,
+    yaml: yaml::HttpHealth,
+    protocol: Protocol,
+) -> (HttpProbe, yaml::TcpHealth) {
     let default = HttpProbe::default();
     let method = yaml.method.or(ProbeMethod::Get);
     let expected_body = yaml.expected_body.option().map(|Text(text)| text);
@@ -61,7 +80,7 @@ fn http(report: &Report<'_>, at: &Path<'_>, yaml: yaml::HttpHealth) -> (HttpProb
         },
         host: yaml.host.option().map(|HostHeader(host)| host),
         headers: headers(report, &at.key("headers"), yaml.headers),
-        http2: yaml.http2.or(false),
+        http2: yaml.http2.or(protocol == Protocol::H2),
         expected_status: expected_status(report, &at.key("expected_status"), yaml.expected_status)
             .unwrap_or(default.expected_status),
         expected_body,
@@ -165,16 +184,8 @@ fn expected_status(
     }
 }
 
-fn tls(yaml: yaml::BackendTls) -> BackendTls {
-    BackendTls {
-        ca: yaml.ca_file.option().map(|FilePath(path)| CaFile { path, pem: [].into() }),
-        server_name: yaml.server_name.option().map(|ServerName(name)| name),
-        verify: yaml.verify.or(true),
-    }
-}
-
 /// What all kinds of probes have.
-fn schedule(report: &Report<'_>, at: &Path<'_>, probe: Probe, yaml: yaml::TcpHealth) -> Health {
+fn schedule(report: &Report<'_>, at: &Path<'_>, probe: Probe, yaml: yaml::TcpHealth, usual: Usual<'_>) -> Health {
     let default = Health::default();
     let interval_known = !yaml.interval.is_wrong();
     let interval = non_zero(yaml.interval, default.interval);
@@ -186,7 +197,11 @@ fn schedule(report: &Report<'_>, at: &Path<'_>, probe: Probe, yaml: yaml::TcpHea
     Health {
         probe,
         port: yaml.port.option().and_then(|port| u16::try_from(port.get()).ok()),
-        tls: yaml.tls.option().map(tls),
+        tls: match yaml.tls.option() {
+            None => usual.tls.cloned(),
+            Some(Short::Short(Off::Off)) => None,
+            Some(Short::Full(yaml)) => Some(backend_tls(report, &at.key("tls"), yaml)),
+        },
         interval,
         suspect_interval,
         unhealthy_interval: non_zero(yaml.unhealthy_interval, interval),

@@ -7,8 +7,9 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::affinity::affinity;
+use super::backend_tls;
 use super::discovery::backends_from;
-use super::health::health;
+use super::health::{Usual, health};
 use super::{items, non_zero, not_empty, secs, time};
 use crate::config::read::{Entries, Given, Report, Short};
 use crate::config::tree::Path;
@@ -18,8 +19,8 @@ use crate::config::units::{
 };
 use crate::config::words::{BalanceWord, LostWord, Off};
 use crate::config::{
-    Address, Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Queue, Rebalance, Rehome, Retry, RetryOn,
-    SendProxyProtocol, Sessions, Source, Timeouts, When, WhenUnavailable, yaml,
+    Address, Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Protocol, Queue, Rebalance, Rehome, Retry,
+    RetryOn, SendProxyProtocol, Sessions, Source, Timeouts, When, WhenUnavailable, yaml,
 };
 
 /// Long enough to keep retries of many clients apart, and too short to be noticed.
@@ -98,6 +99,8 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
     refuse_caps(report, &backends_path, &affinity, &listed.backends);
     let backends_from = backends_from(report, &at.key("backends_from"), yaml.backends_from, &affinity);
     let rebalance = rebalance(report, &at.key("rebalance"), yaml.rebalance, &affinity);
+    let tls = backend_tls::of_pool(report, &at.key("tls"), yaml.tls);
+    let protocol = yaml.protocol.or(Protocol::H1);
     Pool {
         name: name.into(),
         sessions,
@@ -107,9 +110,11 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         rehome: rehome(report, &at.key("rehome"), yaml.rehome.or(yaml::Rehome::default())),
         rebalance,
         drain_pace: yaml.drain.or(yaml::Drain::default()).pace.or(Pace::DRAIN),
-        health: health(report, &at.key("health"), yaml.health),
+        health: health(report, &at.key("health"), yaml.health, Usual { tls: tls.as_ref(), protocol }),
         retry: retry(report, &at.key("retry"), yaml.retry.or(yaml::Retry::default()), sessions),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
+        tls,
+        protocol,
         send_proxy_protocol: yaml.send_proxy_protocol.or(SendProxyProtocol::Off),
         slow_start: time(yaml.slow_start, secs(0)),
         panic_below: yaml.panic_below.or(Percent::new(30.0).expect("30 is within 0 to 100")),

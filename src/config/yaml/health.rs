@@ -3,10 +3,10 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::BackendTls;
 use crate::config::read::{Entries, Full, Given, Short};
 use crate::config::units::{
-    FilePath, Header, HeaderText, HostHeader, NonZeroTime, Percent, RequestTarget, ServerName, ServiceName, Statuses,
-    Text, Times, Whole,
+    Header, HeaderText, HostHeader, NonZeroTime, Percent, RequestTarget, ServiceName, Statuses, Text, Times, Whole,
 };
 use crate::config::words::{Off, ProbeMethod};
 
@@ -37,7 +37,7 @@ pub(in crate::config) struct HttpHealth {
     pub(in crate::config) host: Given<HostHeader>,
     /// Headers to send along, by name. Default: none.
     pub(in crate::config) headers: Given<Entries<HeaderText>>,
-    /// `true`: HTTP/2, with TLS or without. Default: false, HTTP/1.1.
+    /// `true`: HTTP/2, with TLS or without. Default: whether the pool's `protocol` is h2.
     pub(in crate::config) http2: Given<bool>,
     /// Status codes that mean success, one or a list, as `200`, `200-399` or `2xx`. Default: 200-399.
     pub(in crate::config) expected_status: Given<Short<Statuses, Vec<Given<Statuses>>>>,
@@ -49,8 +49,8 @@ pub(in crate::config) struct HttpHealth {
     pub(in crate::config) agent: Given<Agent>,
     /// Port to probe. Default: the backend's own.
     pub(in crate::config) port: Given<Whole<1, 65535>>,
-    /// Probe over TLS. Default: not.
-    pub(in crate::config) tls: Given<BackendTls>,
+    /// Probe over TLS; `off`: not. Default: as the pool's `tls`.
+    pub(in crate::config) tls: Given<Short<Off, BackendTls>>,
     /// Time between two probes. Default: 2s.
     pub(in crate::config) interval: Given<NonZeroTime>,
     /// A probe without an answer by then has failed. Default: 1s.
@@ -71,8 +71,8 @@ pub(in crate::config) struct HttpHealth {
 pub(in crate::config) struct TcpHealth {
     /// Port to probe. Default: the backend's own.
     pub(in crate::config) port: Given<Whole<1, 65535>>,
-    /// A TLS handshake has to succeed, too. Default: not.
-    pub(in crate::config) tls: Given<BackendTls>,
+    /// A TLS handshake has to succeed, too; `off`: not. Default: as the pool's `tls`.
+    pub(in crate::config) tls: Given<Short<Off, BackendTls>>,
     /// Time between two probes. Default: 2s.
     pub(in crate::config) interval: Given<NonZeroTime>,
     /// A probe without a connection by then has failed. Default: 1s.
@@ -97,8 +97,8 @@ pub(in crate::config) struct GrpcHealth {
     pub(in crate::config) host: Given<HostHeader>,
     /// Port to probe. Default: the backend's own.
     pub(in crate::config) port: Given<Whole<1, 65535>>,
-    /// Probe over TLS. Default: not.
-    pub(in crate::config) tls: Given<BackendTls>,
+    /// Probe over TLS; `off`: not. Default: as the pool's `tls`.
+    pub(in crate::config) tls: Given<Short<Off, BackendTls>>,
     /// Time between two probes. Default: 2s.
     pub(in crate::config) interval: Given<NonZeroTime>,
     /// A probe without an answer by then has failed. Default: 1s.
@@ -121,19 +121,6 @@ pub(in crate::config) struct Agent {
     pub(in crate::config) header: Given<Header>,
     /// `true`: in the body, which holds nothing else.
     pub(in crate::config) body: Given<bool>,
-}
-
-/// TLS towards a backend.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(in crate::config) struct BackendTls {
-    /// File with the certificates (PEM) of those who may have signed the backend's. Relative to the folder of the
-    /// configuration file. Default: whomever the system trusts.
-    pub(in crate::config) ca_file: Given<FilePath>,
-    /// Name that the backend's certificate must have. Default: `host` where there is one, else the IP address.
-    pub(in crate::config) server_name: Given<ServerName>,
-    /// `false`: any certificate will do, and anybody can pretend to be the backend. Default: true.
-    pub(in crate::config) verify: Given<bool>,
 }
 
 /// When requests show that a backend is out of order while others are not.

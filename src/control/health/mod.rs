@@ -134,7 +134,7 @@ impl Schedule {
                 backend: Arc::clone(&member.backend),
                 address: probed(member, settings),
                 requests_go_to: member.address.clone(),
-                sends_proxy_protocol: member.sends_proxy_protocol,
+                sends_proxy_protocol: member.transport.sends_proxy_protocol,
                 timing: Timing::of(settings),
                 settings: Arc::clone(settings),
                 tls: self.tls_client(settings),
@@ -201,7 +201,7 @@ impl Task {
     /// Whether it still does what is asked for.
     fn fits(&self, member: &Member, settings: &config::Health, drain_pace: Pace) -> bool {
         self.addresses == (member.address.clone(), probed(member, settings))
-            && self.sends_proxy_protocol == member.sends_proxy_protocol
+            && self.sends_proxy_protocol == member.transport.sends_proxy_protocol
             && *self.settings == *settings
             && self.drain_pace == drain_pace
             && !self.handle.is_finished()

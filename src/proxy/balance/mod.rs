@@ -204,7 +204,7 @@ mod tests {
 
     use super::testing::{ALL, State, counts, pool};
     use super::*;
-    use crate::pool::{AdminState, Evidence, Failure, Health, PoolState, Thresholds};
+    use crate::pool::{AdminState, Carries, Evidence, Failure, Health, PoolState, Thresholds};
 
     const SLOW_START: Duration = Duration::from_secs(30);
 
@@ -440,14 +440,14 @@ mod tests {
             let mut states = vec![State::healthy(1), State::healthy(50), State::healthy(100)];
             states.push(State { admin: AdminState::Draining, ..State::healthy(1) });
             let members = pool(&states);
-            members[1..3].iter().for_each(|member| member.backend.set_bounds(Some(1), None));
+            members[1..3].iter().for_each(|member| member.backend.set_bounds(Some(1), None, Carries::One));
             let mut balancer = Balancer::new(balance, &members, 0);
             let (mut rng, tried) = (Rng::with_seed(15), Tried::default());
             assert!(members[1].backend.try_begin_request() && members[2].backend.try_begin_request());
             for _ in 0..50 {
                 assert_eq!(balancer.pick(&members, &tried, &mut rng, Instant::now()), Some(0), "{balance:?}");
             }
-            members[0].backend.set_bounds(Some(1), None);
+            members[0].backend.set_bounds(Some(1), None, Carries::One);
             assert!(members[0].backend.try_begin_request());
             for _ in 0..50 {
                 assert!(

@@ -8,20 +8,24 @@ use std::sync::{Arc, Weak};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use http::{Method, StatusCode};
-use tokio::io::AsyncWriteExt as _;
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
+use super::connect::{self, Offer};
 use super::connection::Connection;
-use super::exchange::{Exchange, ExchangeError};
+use super::exchange::{Exchange, ExchangeError, Http1Exchange, Version};
 use super::head::{HeadError, ReplyHead};
+use super::http2::exchange::{Http2Exchange, can_be_sent, websocket_accept};
+use super::http2::links::{AllLinks, Taken};
+use super::http2::{self, Addressed, WEBSOCKET};
 use super::request_body::RequestBody;
-use crate::config::{Address, Timeouts};
-use crate::pool::{AdminState, Backend, Failure, Member};
+use super::request_head::Hop;
+use crate::config::{Address, Protocol, Timeouts};
+use crate::pool::{AdminState, Backend, Failure, Member, Transport};
 use crate::proxy::client_body::ClientBodyError;
 use crate::proxy::deadline::{Deadline, Deadlines};
-use crate::proxy_protocol::{self, Ends};
-use crate::socket;
+use crate::proxy_protocol::Ends;
 
 /// An idle connection is closed after this long: sooner than common app servers close theirs, so that a request
 /// rarely meets a connection that is being closed.
@@ -31,7 +35,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 const DRAINING_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A request that must not be sent twice only uses a connection that was in use this recently.
-const FRESH: Duration = Duration::from_secs(1);
+pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 /// Idle connections kept for each backend.
 const IDLE_LIMIT: usize = 256;
@@ -41,9 +45,6 @@ const BUFFER_LIMIT: usize = 256;
 
 /// A buffer that grew beyond this is not kept.
 const BUFFER_CAPACITY_LIMIT: usize = 16 * 1024;
-
-/// Longest header of the PROXY protocol that is written, in bytes.
-const PROXY_HEADER: usize = 52;
 
 /// Interim replies to one request that are passed on; a backend that sends more is broken.
 const INTERIM_LIMIT: u32 = 64;
@@ -55,16 +56,28 @@ pub struct Client {
     /// By the backend's serial number.
     idle: RefCell<Vec<Idle>>,
     buffers: RefCell<Vec<Vec<u8>>>,
+    /// Connections of HTTP/2, idle or not.
+    links: AllLinks,
 }
 
-/// The idle connections to one backend, all to the same address.
+/// The idle connections to one backend, all to the same address and made in the same way.
 #[derive(Debug, Default)]
 struct Idle {
     backend: Weak<Backend>,
     /// `None` before the first.
     address: Option<Address>,
+    /// How they were made.
+    transport: Arc<Transport>,
     /// The youngest is last, and is used first.
     connections: Vec<Connection>,
+}
+
+impl Idle {
+    /// Whether they lead to where the backend is, in the way that it is spoken to now.
+    fn fits(&self, member: &Member) -> bool {
+        let is_same = Arc::ptr_eq(&self.transport, &member.transport) || self.transport.fits(&member.transport);
+        is_same && self.address.as_ref() == Some(&member.address)
+    }
 }
 
 /// Why an attempt failed before a reply began.
@@ -81,6 +94,10 @@ pub enum AttemptError {
         /// What happened.
         source: io::Error,
     },
+    /// The backend said that it did not process the request: it goes away, or has too much to do.
+    Refused(io::Error),
+    /// The protocol that the client wants to switch to cannot be had over HTTP/2 with this backend.
+    NoUpgrade,
     /// What came is not a reply.
     Reply(HeadError),
     /// No reply within the deadline.
@@ -100,7 +117,7 @@ impl AttemptError {
             Self::Connect(error) => connect_failure(error),
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::AttemptTimeout => Some(Failure::Silent),
             Self::Broken { .. } | Self::Reply(_) => Some(Failure::Broken),
-            Self::ClientBody(_) | Self::ClientStalled => None,
+            Self::Refused(_) | Self::NoUpgrade | Self::ClientBody(_) | Self::ClientStalled => None,
         }
     }
 
@@ -109,9 +126,16 @@ impl AttemptError {
         matches!(self, Self::Connect(error) if is_own_trouble(error))
     }
 
-    /// Whether no byte of the request can have reached the backend.
+    /// Whether the backend cannot have processed anything of the request: nothing was sent, or it says so.
     pub fn nothing_was_sent(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::ConnectTimeout | Self::Broken { anything_sent: false, .. })
+        matches!(
+            self,
+            Self::Connect(_)
+                | Self::ConnectTimeout
+                | Self::Refused(_)
+                | Self::NoUpgrade
+                | Self::Broken { anything_sent: false, .. }
+        )
     }
 }
 
@@ -122,7 +146,11 @@ pub fn connect_failure(error: &io::Error) -> Option<Failure> {
         io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             Some(Failure::Silent)
         }
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Some(Failure::Broken),
+        // The last two are TLS that is not as it has to be, or ends within the handshake.
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::InvalidData
+        | io::ErrorKind::UnexpectedEof => Some(Failure::Broken),
         _ => None,
     }
 }
@@ -131,6 +159,12 @@ pub fn connect_failure(error: &io::Error) -> Option<Failure> {
 pub struct Outgoing<'a> {
     /// The method decides what may be sent twice.
     pub method: &'a Method,
+    /// Where it is addressed to.
+    pub addressed: Addressed<'a>,
+    /// The client's header lines.
+    pub headers: &'a HeaderMap,
+    /// The protocol to switch to, when the client asks for that.
+    pub upgrade: Option<&'a HeaderValue>,
     /// Whether to wait for `100 Continue`.
     pub expects_continue: bool,
     /// Deadlines of the pool.
@@ -155,6 +189,16 @@ pub struct Owner {
     pub ends: Ends,
 }
 
+/// How often a request is sent once more to the same backend, over another connection of HTTP/2.
+const RESENDS: u32 = 2;
+
+/// What came of a request that might go over HTTP/2.
+enum Outcome {
+    Done(Result<Begun, (AttemptError, RequestBody)>),
+    /// It has to go over HTTP/1.1; over this connection if there is one.
+    OverHttp1(Option<Connection>, RequestBody),
+}
+
 /// A reply that has begun.
 #[derive(Debug)]
 pub struct Begun {
@@ -169,7 +213,7 @@ pub struct Begun {
 impl Client {
     /// No connections yet.
     pub fn new(clock: Rc<Deadlines>) -> Self {
-        Self { clock, idle: RefCell::default(), buffers: RefCell::default() }
+        Self { clock, idle: RefCell::default(), buffers: RefCell::default(), links: AllLinks::default() }
     }
 
     /// Sends a request to one backend and waits for the head of its reply.
@@ -185,30 +229,43 @@ impl Client {
         member: &Member,
         request: &Outgoing<'_>,
         mut body: RequestBody,
-        mut write_head: impl FnMut(&mut Vec<u8>, &RequestBody) -> bool,
+        mut write_head: impl FnMut(&mut Vec<u8>, &RequestBody, Hop) -> bool,
         mut interim: impl FnMut(&ReplyHead),
     ) -> Result<Begun, (AttemptError, RequestBody)> {
-        let mut idle = self.take_idle(member, is_idempotent(request.method), request.owner);
+        let mut opened = None;
+        if member.transport.may_be_http2() {
+            // Boxed, so that requests over HTTP/1.1 need not have room for it.
+            match Box::pin(self.send_http2(member, request, body, &mut write_head, &mut interim)).await {
+                Outcome::Done(outcome) => return outcome,
+                Outcome::OverHttp1(connection, unsent) => (opened, body) = (connection, unsent),
+            }
+        }
+        let mut idle = match opened {
+            Some(connection) => Some((connection, false)),
+            None => {
+                let idle = self.take_idle(member, is_idempotent(request.method), request.owner);
+                idle.map(|connection| (connection, true))
+            }
+        };
         loop {
-            let reused = idle.is_some();
-            let connection = match idle.take() {
-                Some(connection) => connection,
+            let (connection, reused) = match idle.take() {
+                Some(idle) => idle,
                 None => match self.connect(member, request.owner, connect_timeout(request)).await {
-                    Ok(connection) => connection,
+                    Ok(connection) => (connection, false),
                     Err(error) => return Err((error, body)),
                 },
             };
             let mut head = self.buffers.borrow_mut().pop().unwrap_or_default();
-            let is_chunked = write_head(&mut head, &body);
+            let is_chunked = write_head(&mut head, &body, Hop::Http1);
             // Boxed: it is large, and goes through several hands until the last byte of the reply.
-            let mut exchange = Box::new(Exchange::new(
+            let mut exchange = Box::new(Exchange(Version::Http1(Http1Exchange::new(
                 (connection, reused),
                 request.method.clone(),
                 head,
                 body,
                 is_chunked,
                 request.expects_continue,
-            ));
+            ))));
             match reply(&mut exchange, request, &mut interim).await {
                 Ok(head) => return Ok(Begun { head, exchange, reused }),
                 Err(error) => {
@@ -224,6 +281,76 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// As [`Client::send`], over a stream of HTTP/2.
+    async fn send_http2(
+        &self,
+        member: &Member,
+        request: &Outgoing<'_>,
+        mut body: RequestBody,
+        write_head: &mut impl FnMut(&mut Vec<u8>, &RequestBody, Hop) -> bool,
+        interim: &mut impl FnMut(&ReplyHead),
+    ) -> Outcome {
+        let is_auto = member.transport.protocol == Protocol::Auto;
+        let wants_websocket =
+            request.upgrade.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()));
+        if is_auto && request.upgrade.is_some() && !wants_websocket {
+            return Outcome::OverHttp1(None, body);
+        }
+        let is_idempotent = is_idempotent(request.method);
+        if is_auto && self.has_idle(member) && self.links.has_none(member) {
+            return Outcome::OverHttp1(None, body);
+        }
+        let mut resends = 0;
+        loop {
+            let patience = connect_timeout(request);
+            let place = match self.links.take(&self.clock, member, (request.owner, is_idempotent), patience).await {
+                Ok(Taken::Http2(place)) => place,
+                Ok(Taken::Http1(connection)) => return Outcome::OverHttp1(Some(connection), body),
+                Err(error) => return Outcome::Done(Err((error, body))),
+            };
+            let accept = if wants_websocket { websocket_accept(request.headers) } else { None };
+            if wants_websocket && !(place.takes_websockets() && accept.is_some()) {
+                if is_auto {
+                    return Outcome::OverHttp1(None, body);
+                }
+                return Outcome::Done(Err((AttemptError::NoUpgrade, body)));
+            }
+            let mut lines = Vec::new();
+            let hop = if accept.is_some() { Hop::WebSocket } else { Hop::Http2 };
+            write_head(&mut lines, &body, hop);
+            let scheme = if member.transport.tls.is_some() { &Scheme::HTTPS } else { &Scheme::HTTP };
+            let head = http2::request((request.method, request.addressed), scheme, lines, accept.is_some());
+            let Some(head) = head.filter(|_| can_be_sent(request.method)) else {
+                return Outcome::Done(Err((AttemptError::Connect(io::ErrorKind::InvalidInput.into()), body)));
+            };
+            let reused = place.reused;
+            let (error, mut unsent) = match Http2Exchange::begin(place, head, body, request.expects_continue, accept) {
+                Ok(exchange) => {
+                    let mut exchange = Box::new(Exchange(Version::Http2(exchange)));
+                    match reply(&mut exchange, request, interim).await {
+                        Ok(head) => return Outcome::Done(Ok(Begun { head, exchange, reused })),
+                        Err(error) => (error, exchange.into_body()),
+                    }
+                }
+                Err((source, body)) => (AttemptError::Broken { anything_sent: false, source }, body),
+            };
+            let was_closing = reused && matches!(error, AttemptError::Broken { .. });
+            let may_resend = error.nothing_was_sent() || is_idempotent;
+            let is_worth_it = was_closing || matches!(error, AttemptError::Refused(_));
+            if !(is_worth_it && may_resend && resends < RESENDS && unsent.can_be_sent_again()) {
+                return Outcome::Done(Err((error, unsent)));
+            }
+            resends += 1;
+            unsent.rewind();
+            body = unsent;
+        }
+    }
+
+    fn has_idle(&self, member: &Member) -> bool {
+        let idle = self.idle.borrow();
+        idle.get(member.backend.serial() as usize).is_some_and(|idle| !idle.connections.is_empty())
     }
 
     /// Keeps the connection for the next request, if it is good for one.
@@ -243,12 +370,13 @@ impl Client {
         if idle.connections.is_empty() {
             idle.backend = Arc::downgrade(&member.backend);
         }
-        if idle.address.as_ref() != Some(&member.address) {
+        if !idle.fits(member) {
             // Where the backend was before a reload: of no use to those who come now.
             if !idle.connections.is_empty() {
                 return;
             }
             idle.address = Some(member.address.clone());
+            idle.transport = Arc::clone(&member.transport);
         }
         if idle.connections.len() < IDLE_LIMIT {
             idle.connections.push(connection);
@@ -258,6 +386,7 @@ impl Client {
     /// Closes connections that have been idle for too long, and all to a backend that is to be shut down. Called about
     /// once a second.
     pub fn sweep(&self, now: Instant) {
+        self.links.sweep(now);
         for idle in self.idle.borrow_mut().iter_mut().filter(|idle| idle.connections.capacity() > 0) {
             let Some(backend) = idle.backend.upgrade() else {
                 // Closes what is left, and frees the memory of a backend that went: of many that come and go it would pile up.
@@ -274,13 +403,14 @@ impl Client {
 
     /// Closes every idle connection: there is something that we have too little of.
     pub fn close_idle(&self) {
+        self.links.close_idle();
         self.idle.borrow_mut().iter_mut().for_each(|idle| idle.connections.clear());
     }
 
     fn take_idle(&self, member: &Member, is_idempotent: bool, owner: Option<Owner>) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let idle = idle.get_mut(member.backend.serial() as usize)?;
-        if idle.address.as_ref() != Some(&member.address) {
+        if !idle.fits(member) {
             // Where the backend was before a reload.
             idle.connections.clear();
         }
@@ -290,7 +420,7 @@ impl Client {
                 // Linear in what is idle, for pools that send the PROXY protocol only.
                 Some(_) => idle.connections.iter().rposition(|connection| connection.owner == owner)?,
             };
-            let connection = &idle.connections[place];
+            let connection = &mut idle.connections[place];
             if connection.is_stale() || connection.owner != owner {
                 // In order of time they stay.
                 idle.connections.remove(place);
@@ -304,6 +434,7 @@ impl Client {
     /// Closes idle connections to backends that other requests want a connection to and cannot have one, because as many
     /// are open as there may be. Called when this worker is asked for it.
     pub fn close_wanted(&self) {
+        self.links.close_wanted();
         for idle in self.idle.borrow_mut().iter_mut().filter(|idle| !idle.connections.is_empty()) {
             let Some(backend) = idle.backend.upgrade() else { continue };
             // One after the other, for other workers close theirs, too, and each one closed is one less that is wanted.
@@ -332,16 +463,7 @@ impl Client {
                 }
             }
         };
-        let connect = async {
-            let mut io = socket::connect(&member.address).await?;
-            if let Some(owner) = owner {
-                let mut header = Vec::with_capacity(PROXY_HEADER);
-                proxy_protocol::write(&mut header, Some(owner.ends));
-                io.write_all(&header).await?;
-            }
-            Ok(io)
-        };
-        let io = match tokio::time::timeout(timeout, connect).await {
+        let io = match tokio::time::timeout(timeout, connect::open(member, owner, Offer::Http1)).await {
             Ok(connected) => connected.map_err(AttemptError::Connect)?,
             Err(_) => return Err(AttemptError::ConnectTimeout),
         };
@@ -367,7 +489,7 @@ impl Client {
 
 /// How long a connection to this backend may be idle: not at all once nobody is to come any more, so that its server can
 /// be shut down.
-fn idle_timeout(backend: &Backend) -> Duration {
+pub(super) fn idle_timeout(backend: &Backend) -> Duration {
     match backend.standing().admin {
         AdminState::Enabled => IDLE_TIMEOUT,
         AdminState::Draining if backend.is_drained() => Duration::ZERO,
@@ -451,6 +573,7 @@ async fn reply(
                     let anything_sent = exchange.anything_sent();
                     return Poll::Ready(Err(AttemptError::Broken { anything_sent, source }));
                 }
+                Err(ExchangeError::Refused(error)) => return Poll::Ready(Err(AttemptError::Refused(error))),
                 Err(ExchangeError::Reply(error)) => return Poll::Ready(Err(AttemptError::Reply(error))),
                 Err(ExchangeError::ClientBody(error)) => return Poll::Ready(Err(AttemptError::ClientBody(error))),
             }
@@ -473,7 +596,7 @@ mod tests {
         let id = BackendId { pool: "shop".into(), name: "app1".into() };
         let backend = Registry::new(1).backend(&id, now);
         let kept =
-            Idle { backend: Arc::downgrade(&backend), connections: Vec::with_capacity(IDLE_LIMIT), address: None };
+            Idle { backend: Arc::downgrade(&backend), connections: Vec::with_capacity(IDLE_LIMIT), ..Idle::default() };
         client.idle.borrow_mut().push(kept);
         client.sweep(now);
         assert!(client.idle.borrow()[0].backend.upgrade().is_some());

@@ -6,10 +6,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::client::Owner;
+use super::stream::BackendStream;
 use crate::pool::OpenConnection;
 
 /// What the first read of a reply has room for.
@@ -21,7 +21,7 @@ const LARGE_READ: usize = 256 * 1024;
 /// An open connection to a backend.
 #[derive(Debug)]
 pub(super) struct Connection {
-    io: TcpStream,
+    io: BackendStream,
     /// Counts it; after `io`, so that it is closed before another may be opened.
     counted: OpenConnection,
     pub(super) read: BytesMut,
@@ -32,15 +32,23 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new((io, counted): (TcpStream, OpenConnection), owner: Option<Owner>, now: Instant) -> Self {
+    pub(super) fn new((io, counted): (BackendStream, OpenConnection), owner: Option<Owner>, now: Instant) -> Self {
         Self { io, counted, read: BytesMut::new(), owner, idle_since: now }
     }
 
     /// Whether the backend has closed it, or sent what nobody asked for. No system call unless something came.
-    pub(super) fn is_stale(&self) -> bool {
-        let mut unasked = [0; 1];
-        !self.read.is_empty()
-            || !matches!(self.io.try_read(&mut unasked), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    pub(super) fn is_stale(&mut self) -> bool {
+        !self.read.is_empty() || self.io.is_stale()
+    }
+
+    /// Whether a part of what was written waits for the backend to take it.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.io.is_held_up()
+    }
+
+    /// Waits until the socket has everything that was written.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     /// Reads more; `Ok(0)` at the end of the stream. `body_left` sizes the buffer when a long body is under way.
@@ -66,7 +74,7 @@ impl Connection {
     }
 
     /// The socket, what counts it, and what was read from it already.
-    pub(super) fn into_parts(self) -> (TcpStream, OpenConnection, BytesMut) {
+    pub(super) fn into_parts(self) -> (BackendStream, OpenConnection, BytesMut) {
         (self.io, self.counted, self.read)
     }
 }

@@ -18,16 +18,17 @@ use tokio::time::Sleep;
 use super::chunked::Piece;
 use super::connection::Connection;
 use super::head::{self, Framing, HeadError, ReplyHead};
+use super::http2::exchange::Http2Exchange;
 use super::request_body::{BodyPiece, RequestBody};
 use super::request_head::is_trailer;
 use crate::proxy::client_body::ClientBodyError;
 
 /// How long a body is held back for the backend's `100 Continue`.
-const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A request that is being sent, and its reply.
+/// A request that is being sent over a connection of HTTP/1.1, and its reply.
 #[derive(Debug)]
-pub struct Exchange {
+pub(super) struct Http1Exchange {
     connection: Connection,
     method: Method,
     /// Head and chunk framing not yet written, from `written` on.
@@ -67,6 +68,8 @@ enum Sending {
 pub(super) enum ExchangeError {
     /// The backend's connection broke.
     Broken(io::Error),
+    /// The backend said that it did not process the request.
+    Refused(io::Error),
     /// The reply cannot be understood.
     Reply(HeadError),
     /// The client's own body failed: not the backend's fault.
@@ -97,7 +100,129 @@ impl std::error::Error for BodyError {
     }
 }
 
+/// A request that is being sent, and its reply, in whichever version of HTTP.
+#[derive(Debug)]
+pub struct Exchange(pub(super) Version);
+
+/// See [`Exchange`].
+#[derive(Debug)]
+pub(super) enum Version {
+    Http1(Http1Exchange),
+    Http2(Http2Exchange),
+}
+
+/// One and the same for either version.
+macro_rules! either {
+    ($version:expr, $exchange:ident => $result:expr) => {
+        match $version {
+            Version::Http1($exchange) => $result,
+            Version::Http2($exchange) => $result,
+        }
+    };
+}
+
 impl Exchange {
+    /// Whether a byte of the request may have reached the backend.
+    pub(super) fn anything_sent(&self) -> bool {
+        either!(&self.0, it => it.sent() > 0)
+    }
+
+    /// The request's body, for another attempt, and the buffer of its head where that can be used again.
+    pub(super) fn into_request(self) -> (RequestBody, Vec<u8>) {
+        match self.0 {
+            Version::Http1(it) => (it.body, it.buffer),
+            Version::Http2(it) => (it.into_body(), Vec::new()),
+        }
+    }
+
+    /// The request's body, for another attempt.
+    pub fn into_body(self) -> RequestBody {
+        self.into_request().0
+    }
+
+    fn body(&self) -> &RequestBody {
+        either!(&self.0, it => it.body())
+    }
+
+    /// Whether the request could be sent once more.
+    pub fn can_be_sent_again(&self) -> bool {
+        self.body().can_be_sent_again()
+    }
+
+    /// Lets go of what is kept of the request's body: its reply is the one for the client.
+    pub fn let_go_of_request(&mut self) {
+        either!(&mut self.0, it => it.body_mut().let_go());
+    }
+
+    /// Bytes received from the client so far.
+    pub fn received(&self) -> u64 {
+        self.body().received()
+    }
+
+    /// Whether the request has been sent whole.
+    pub fn is_sent(&self) -> bool {
+        either!(&self.0, it => it.is_sent())
+    }
+
+    /// Grows whenever a piece of the request came from the client, or went to the backend.
+    pub(super) fn progress(&self) -> u64 {
+        self.received() + either!(&self.0, it => it.sent())
+    }
+
+    /// Bytes that came of a head which is not whole yet; heads of HTTP/2 come whole.
+    pub(super) fn head_bytes(&self) -> usize {
+        match &self.0 {
+            Version::Http1(it) => it.connection.read.len(),
+            Version::Http2(_) => 0,
+        }
+    }
+
+    /// Whether the backend takes no more of the request, though it was not sent whole.
+    pub fn leaves_body_unsent(&self) -> bool {
+        either!(&self.0, it => it.leaves_body_unsent())
+    }
+
+    /// Whether the next step is the backend's: it has not taken what was written so far.
+    pub(super) fn is_held_up(&self) -> bool {
+        either!(&self.0, it => it.is_held_up())
+    }
+
+    /// Sends, and waits for a head: of an interim reply, or of the final one, whose body then follows.
+    ///
+    /// # Errors
+    /// See [`ExchangeError`].
+    pub(super) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReplyHead, ExchangeError>> {
+        either!(&mut self.0, it => it.poll_reply(cx))
+    }
+
+    /// Length of the reply's body, as far as it is known.
+    pub fn reply_length(&self) -> Option<u64> {
+        either!(&self.0, it => it.reply_length())
+    }
+
+    /// The next piece of the reply's body, `None` after its last.
+    ///
+    /// # Errors
+    /// When the reply breaks off; what came so far must not be taken for the whole.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        either!(&mut self.0, it => it.poll_body(cx))
+    }
+
+    /// Whether the reply has been read to its end.
+    pub fn is_over(&self) -> bool {
+        either!(&self.0, it => it.is_over())
+    }
+
+    /// The connection, if another request may be sent on it by whoever has it alone.
+    pub(super) fn into_reusable(self) -> Option<(Connection, Vec<u8>)> {
+        match self.0 {
+            Version::Http1(it) => it.into_reusable(),
+            Version::Http2(_) => None,
+        }
+    }
+}
+
+impl Http1Exchange {
     /// `head` is the request's head, ready to be written; `is_chunked` whether it announces chunked coding.
     pub(super) fn new(
         (connection, is_reused): (Connection, bool),
@@ -127,59 +252,32 @@ impl Exchange {
         }
     }
 
-    /// Whether a byte of the request may have reached the backend.
-    pub(super) fn anything_sent(&self) -> bool {
-        self.sent > 0
+    fn body(&self) -> &RequestBody {
+        &self.body
     }
 
-    /// The request's body, for another attempt, and the buffer of its head.
-    pub(super) fn into_request(self) -> (RequestBody, Vec<u8>) {
-        (self.body, self.buffer)
+    fn body_mut(&mut self) -> &mut RequestBody {
+        &mut self.body
     }
 
-    /// The request's body, for another attempt.
-    pub fn into_body(self) -> RequestBody {
-        self.body
-    }
-
-    /// Whether the request could be sent once more.
-    pub fn can_be_sent_again(&self) -> bool {
-        self.body.can_be_sent_again()
-    }
-
-    /// Lets go of what is kept of the request's body: its reply is the one for the client.
-    pub fn let_go_of_request(&mut self) {
-        self.body.let_go();
-    }
-
-    /// Bytes received from the client so far.
-    pub fn received(&self) -> u64 {
-        self.body.received()
+    /// Bytes of the request that were written.
+    fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Whether the request has been sent whole.
-    pub fn is_sent(&self) -> bool {
+    fn is_sent(&self) -> bool {
         matches!(self.sending, Sending::Done)
     }
 
-    /// Grows whenever a piece of the request came from the client, or went to the backend.
-    pub(super) fn progress(&self) -> u64 {
-        self.received() + self.sent
-    }
-
-    /// Bytes that came of a head which is not whole yet.
-    pub(super) fn head_bytes(&self) -> usize {
-        self.connection.read.len()
-    }
-
     /// Whether the backend takes no more of the request, though it was not sent whole.
-    pub fn leaves_body_unsent(&self) -> bool {
+    fn leaves_body_unsent(&self) -> bool {
         self.sending == Sending::Broken
     }
 
     /// Whether the next step is the backend's: it has not taken what was written so far.
     pub(super) fn is_held_up(&self) -> bool {
-        self.written < self.buffer.len() || !self.chunk.is_empty()
+        self.written < self.buffer.len() || !self.chunk.is_empty() || self.connection.is_held_up()
     }
 
     /// Sends, and waits for a head: of an interim reply, or of the final one, whose body then follows.
@@ -234,7 +332,7 @@ impl Exchange {
     }
 
     /// Length of the reply's body, as far as it is known.
-    pub fn reply_length(&self) -> Option<u64> {
+    fn reply_length(&self) -> Option<u64> {
         match self.framing {
             Framing::Empty => Some(0),
             Framing::Length(left) => Some(left),
@@ -246,7 +344,7 @@ impl Exchange {
     ///
     /// # Errors
     /// When the reply breaks off; what came so far must not be taken for the whole.
-    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if !matches!(self.sending, Sending::Done | Sending::Broken)
             && let Poll::Ready(Err(_)) = self.poll_send(cx)
         {
@@ -296,7 +394,7 @@ impl Exchange {
     }
 
     /// Whether the reply has been read to its end.
-    pub fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         matches!(self.framing, Framing::Empty)
     }
 
@@ -389,6 +487,7 @@ impl Exchange {
             // `advance` on `Bytes` keeps sharing the client's buffer.
             bytes::Buf::advance(&mut self.chunk, count);
         }
+        ready!(self.connection.poll_flush(cx))?;
         self.buffer.clear();
         self.written = 0;
         Poll::Ready(Ok(()))
@@ -407,7 +506,7 @@ fn write_trailers(buffer: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
 }
 
 /// hyper passes on those that the reply has announced; words meant for us are not among them.
-fn without_own(trailers: &HeaderMap) -> HeaderMap {
+pub(super) fn without_own(trailers: &HeaderMap) -> HeaderMap {
     let lines = trailers.iter().filter(|(name, _)| !name.as_str().starts_with("stickpin-"));
     lines.map(|(name, value)| (name.clone(), value.clone())).collect()
 }

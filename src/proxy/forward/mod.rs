@@ -15,9 +15,15 @@ mod request_head;
 
 mod request_body;
 
+mod stream;
+
+mod connect;
+
 mod connection;
 
 mod exchange;
+
+mod http2;
 
 mod client;
 
@@ -26,5 +32,6 @@ pub mod tunnel;
 pub use client::{AttemptError, Begun, Client, Outgoing, Owner, connect_failure, is_idempotent, is_own_trouble};
 pub use exchange::{BodyError, Exchange};
 pub use head::{HeadError, ReplyHead};
+pub use http2::Addressed;
 pub use request_body::RequestBody;
-pub use request_head::{Origin, RequestHead, expects_continue};
+pub use request_head::{Hop, Origin, RequestHead, expects_continue};

@@ -109,6 +109,17 @@ fn usual_port(port: u16, scheme: &str) -> u16 {
     }
 }
 
+/// What the hop to the backend speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// WebSocket on a stream of HTTP/2 (RFC 8441).
+    WebSocket,
+}
+
 /// What is written into a head.
 #[derive(Debug)]
 pub struct RequestHead<'a> {
@@ -131,25 +142,30 @@ pub struct RequestHead<'a> {
 }
 
 impl RequestHead<'_> {
-    /// Writes the head. `cookies` copies the value of a `Cookie` line without what is not the backend's, and tells
+    /// Writes the head; for HTTP/2 only its lines, for whoever makes a head of them. `cookies` copies the value of a `Cookie` line without what is not the backend's, and tells
     /// whether anything is left. Returns whether the body will be chunked.
     pub fn write(
         &self,
         out: &mut Vec<u8>,
         body: &RequestBody,
+        hop: Hop,
         mut cookies: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
     ) -> bool {
-        out.extend_from_slice(self.method.as_str().as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(self.target.as_bytes());
-        out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-        out.extend_from_slice(self.host);
-        out.extend_from_slice(b"\r\n");
+        if hop == Hop::Http1 {
+            out.extend_from_slice(self.method.as_str().as_bytes());
+            out.push(b' ');
+            out.extend_from_slice(self.target.as_bytes());
+            out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+            out.extend_from_slice(self.host);
+            out.extend_from_slice(b"\r\n");
+        }
         let named = NamedHopByHop::of(self.headers);
         let (mut has_te, mut has_via) = (false, false);
         for (name, value) in self.headers {
             match class(name) {
                 Class::EndToEnd if named.contains(name) => {}
+                // Of RFC 6455's handshake, which RFC 8441 has no use for.
+                Class::EndToEnd if hop == Hop::WebSocket && *name == header::SEC_WEBSOCKET_KEY => {}
                 Class::EndToEnd => line(out, name.as_str(), value.as_bytes()),
                 Class::Cookie => {
                     let start = out.len();
@@ -181,9 +197,15 @@ impl RequestHead<'_> {
         }
         out.extend_from_slice(&self.origin.certificate);
         out.extend_from_slice(self.own_lines);
-        self.write_hop(out, has_te);
-        let is_chunked = self.write_framing(out, body);
-        out.extend_from_slice(b"\r\n");
+        match hop {
+            Hop::Http1 => self.write_hop(out, has_te),
+            Hop::Http2 if has_te && self.wants_trailers() => out.extend_from_slice(b"te: trailers\r\n"),
+            Hop::Http2 | Hop::WebSocket => {}
+        }
+        let is_chunked = self.write_framing(out, body, hop);
+        if hop == Hop::Http1 {
+            out.extend_from_slice(b"\r\n");
+        }
         is_chunked
     }
 
@@ -274,7 +296,10 @@ impl RequestHead<'_> {
         })
     }
 
-    fn write_framing(&self, out: &mut Vec<u8>, body: &RequestBody) -> bool {
+    fn write_framing(&self, out: &mut Vec<u8>, body: &RequestBody, hop: Hop) -> bool {
+        if hop == Hop::WebSocket {
+            return false;
+        }
         match body.length() {
             Some(0) => {
                 // A method that means a body says that there is none.
@@ -289,7 +314,10 @@ impl RequestHead<'_> {
                 false
             }
             None => {
-                out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+                // A stream of HTTP/2 has an end of its own.
+                if hop == Hop::Http1 {
+                    out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+                }
                 self.write_expect(out);
                 true
             }
@@ -429,7 +457,7 @@ mod tests {
             own_lines: b"",
         };
         let mut out = Vec::new();
-        head.write(&mut out, &RequestBody::empty(), |value, out| {
+        head.write(&mut out, &RequestBody::empty(), Hop::Http1, |value, out| {
             out.extend_from_slice(value);
             !value.is_empty()
         });

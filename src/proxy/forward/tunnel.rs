@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Version};
+use super::http2::connection::Place;
+use super::stream::BackendStream;
 use crate::pool::OpenConnection;
 use crate::proxy::deadline::Deadline;
+use crate::proxy::duplex::Duplex;
 
 /// The backend's end of a tunnel, waiting for the client's.
 #[derive(Debug)]
 pub struct BackendEnd {
-    io: TcpStream,
-    /// Counts the connection until `io` is closed.
-    counted: OpenConnection,
+    io: BackendIo,
     /// What the backend sent right behind its head.
     early: Bytes,
 }
@@ -28,8 +28,64 @@ pub struct BackendEnd {
 impl BackendEnd {
     /// Takes the connection over which `101` came.
     pub fn new(exchange: Exchange) -> Self {
-        let (io, counted, read) = exchange.into_connection().into_parts();
-        Self { io, counted, early: read.freeze() }
+        match exchange.0 {
+            Version::Http1(exchange) => {
+                let (io, counted, read) = exchange.into_connection().into_parts();
+                Self { io: BackendIo::Connection(io, counted), early: read.freeze() }
+            }
+            Version::Http2(exchange) => {
+                let stream = exchange.into_tunnel().map(|(io, place)| (Box::new(io), place));
+                Self {
+                    io: stream.map_or(BackendIo::None, |(io, place)| BackendIo::Stream(io, place)),
+                    early: Bytes::new(),
+                }
+            }
+        }
+    }
+}
+
+/// What a tunnel goes over, and what counts it until that is closed.
+#[derive(Debug)]
+enum BackendIo {
+    Connection(BackendStream, #[expect(dead_code, reason = "it is dropped")] OpenConnection),
+    Stream(Box<Duplex>, #[expect(dead_code, reason = "it is dropped")] Place),
+    /// The backend did not agree.
+    None,
+}
+
+impl AsyncRead for BackendIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Connection(io, _) => Pin::new(io).poll_read(cx, buf),
+            Self::Stream(io, _) => Pin::new(io).poll_read(cx, buf),
+            Self::None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl AsyncWrite for BackendIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Connection(io, _) => Pin::new(io).poll_write(cx, buf),
+            Self::Stream(io, _) => Pin::new(io).poll_write(cx, buf),
+            Self::None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Connection(io, _) => Pin::new(io).poll_flush(cx),
+            Self::Stream(io, _) => Pin::new(io).poll_flush(cx),
+            Self::None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Connection(io, _) => Pin::new(io).poll_shutdown(cx),
+            Self::Stream(io, _) => Pin::new(io).poll_shutdown(cx),
+            Self::None => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -55,8 +111,6 @@ pub async fn run(
     ends_at: impl Fn() -> Option<Instant>,
     passed_on: &PassedOn,
 ) -> io::Result<()> {
-    // Dropped last, since it was declared first.
-    let _counted = backend.counted;
     let patience = Patience { deadline, idle, end: Cell::new(ends_at()) };
     patience.renew();
     let mut client = End { io: client, early, patience: &patience, taken: &passed_on.to_client };

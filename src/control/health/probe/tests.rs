@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::super::agent::Words;
 use super::*;
-use crate::config::{Agent, BackendTls, CaFile, GrpcProbe, HttpProbe};
+use crate::config::{Agent, BackendTls, GrpcProbe, HttpProbe, PemFile};
 use crate::pool::{AdminState, AgentWord};
 
 const CA: &[u8] = include_bytes!("../../../../tests/support/tls/ca.pem");
@@ -162,7 +162,8 @@ fn settings(probe: Probe) -> config::Health {
 }
 
 fn trusting(pem: &[u8]) -> BackendTls {
-    BackendTls { ca: Some(CaFile { path: "ca.pem".into(), pem: pem.into() }), server_name: None, verify: true }
+    let ca = Some(PemFile { path: "ca.pem".into(), pem: pem.into() });
+    BackendTls { ca, server_name: None, client_certificate: None, verify: true }
 }
 
 async fn report(settings: &config::Health, address: SocketAddr) -> ProbeReport {
