@@ -332,10 +332,11 @@ impl Kept {
         is_changed
     }
 
-    /// The one in force of these files.
-    fn certificate_of(&self, files: &CertificateFiles) -> Option<&Certificate> {
-        let place = self.settings.certificates.iter().position(|known| known.cert_file == files.cert_file)?;
-        Some(&*self.material.certificates[place].0)
+    /// The one in force whose place this one takes: of the same file, or for the same names.
+    fn certificate_for(&self, files: &CertificateFiles, read: &Certificate) -> Option<&Certificate> {
+        let of_file = self.settings.certificates.iter().position(|known| known.cert_file == files.cert_file);
+        let for_names = || self.material.certificates.iter().position(|(known, _)| known.names == read.names);
+        Some(&*self.material.certificates[of_file.or_else(for_names)?].0)
     }
 
     fn tell_all_remarks(&self) {
@@ -397,8 +398,11 @@ fn prepare(
     for (index, paths) in settings.certificates.iter().enumerate() {
         let key = format!("{name}.tls.certificates[{index}]");
         let (watched, contents) = open(certificate_paths(paths, base), &key)?;
-        let old = had.and_then(|had| had.certificate_of(paths));
-        let read = certificate(&contents).and_then(|read| not_worse(read, old, now)).map_err(failed(&key, &watched))?;
+        let not_worse = |read: Certificate| {
+            let old = had.and_then(|had| had.certificate_for(paths, &read));
+            not_worse(read, old, now)
+        };
+        let read = certificate(&contents).and_then(not_worse).map_err(failed(&key, &watched))?;
         let staple = staple(&read, &contents, now);
         if let Some(Err(error)) = &staple {
             tell_no_staple(name, paths.ocsp_file.as_deref(), &**error);

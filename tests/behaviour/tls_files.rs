@@ -218,6 +218,10 @@ async fn a_certificate_that_has_expired_does_not_take_the_place_of_a_good_one() 
     assert_eq!(shown(&stickpin, "shop.example").await, good.der);
     let reply = stickpin.admin().reload().await;
     assert!(reply.status == 422 && reply.text().contains("has expired"), "{} {}", reply.status, reply.text());
+    let other_file = files.certificate("late", &expired);
+    reconfigure(&stickpin, &backend, &format!("certificates: [ {other_file} ]"));
+    let reply = stickpin.admin().reload().await;
+    assert!(reply.status == 422 && reply.text().contains("has expired"), "{} {}", reply.status, reply.text());
     assert_eq!(shown(&stickpin, "shop.example").await, good.der);
     files.certificate("shop", &renewed);
     until_shown(&stickpin, "shop.example", &renewed).await;

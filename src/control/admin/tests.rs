@@ -126,7 +126,7 @@ async fn a_backend_is_shown_with_its_state() {
         admin.get(BLUE).await.json(),
         json!({
             "name": "blue", "address": "127.0.0.1:9101", "source": "file", "weight": 100, "tier": 0, "health": "starting",
-            "admin_state": "enabled", "active_pins": 0, "in_flight": 0, "queued": 0, "connections": 0,
+            "admin_state": "enabled", "active_pins": 0, "in_flight": 0, "tunnels": 0, "queued": 0, "connections": 0,
             "changed_seconds_ago": 0,
         })
     );
