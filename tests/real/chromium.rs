@@ -1,0 +1,124 @@
+//! A browser. It says of everything that a page is made of by which protocol it came, and who served it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, Uri};
+use axum::response::IntoResponse;
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
+
+use crate::program::run;
+use crate::site::Site;
+
+/// A page with two more in frames, each with a style sheet, scripts and pictures. Behind the last of them it writes down
+/// what the browser knows of their transport.
+const PAGE: &str = r#"<!doctype html><html lang=en><meta charset=utf-8><title>page</title><link rel=icon href=data:,>
+<link rel=stylesheet href=/style.css><script src=/one.js></script><script src=/two.js></script>
+<img src=/one.svg><img src=/two.svg><img src=/three.svg>
+FRAMES
+<pre id=seen></pre>
+<script>
+  const entries = of => [...of.getEntriesByType("navigation"), ...of.getEntriesByType("resource")].map(it => ({
+    path: new URL(it.name).pathname, protocol: it.nextHopProtocol, server: it.serverTiming.map(it => it.description).join(),
+  }));
+  addEventListener("load", () => {
+    const windows = [window, ...[...document.querySelectorAll("iframe")].map(it => it.contentWindow)];
+    document.getElementById("seen").textContent = JSON.stringify(windows.flatMap(it => entries(it.performance)));
+  });
+</script></html>
+"#;
+
+/// How many of them: the page, twice in a frame, each with six things. Frames are things of the first page, too.
+const THINGS: usize = 3 * (1 + 6) + 2;
+
+async fn serve(State(name): State<&'static str>, uri: Uri) -> impl IntoResponse {
+    let frames = "<iframe src=/frame/one></iframe><iframe src=/frame/two></iframe>";
+    let (kind, body) = match uri.path() {
+        "/" => ("text/html", PAGE.replace("FRAMES", frames)),
+        path if path.starts_with("/frame/") => ("text/html", PAGE.replace("FRAMES", "")),
+        path if path.ends_with(".css") => ("text/css", "body { color: #333 }".to_owned()),
+        path if path.ends_with(".js") => ("text/javascript", "window.loaded = true".to_owned()),
+        _ => ("image/svg+xml", r#"<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>"#.to_owned()),
+    };
+    let server_timing = HeaderName::from_static("server-timing");
+    let headers = [
+        (CONTENT_TYPE, kind.to_owned()),
+        // Everything is fetched anew.
+        (CACHE_CONTROL, "no-store".to_owned()),
+        (server_timing, format!("backend;desc={name}")),
+    ];
+    (headers, body)
+}
+
+/// Backends with that page.
+async fn pages(names: &[&'static str]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for name in names {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let app = Router::new().fallback(serve).with_state(*name);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        lines.push(format!("{{ name: {name}, address: \"{address}\" }}"));
+    }
+    lines
+}
+
+/// What a browser knows of one thing.
+#[derive(Debug, Deserialize)]
+struct Seen {
+    path: String,
+    protocol: String,
+    server: String,
+}
+
+/// Starts a browser with this profile, has it load the page, and ends it.
+fn load(profile: &Path, site: &Site) -> Vec<Seen> {
+    let profile = format!("--user-data-dir={}", profile.display());
+    let key = format!("--ignore-certificate-errors-spki-list={}", site.key_hash());
+    let page = site.https("/");
+    let quiet = ["--headless", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-proxy-server"];
+    // Its sandbox does not work for root.
+    let rest = ["--disable-background-networking", "--disable-component-update", "--no-sandbox", "--dump-dom"];
+    let arguments = quiet.iter().copied().chain(rest).chain([&*profile, &key, &page]);
+    let (page, complaints) = run("chromium", arguments);
+    let seen = page.split_once("<pre id=\"seen\">").and_then(|(_, rest)| rest.split_once("</pre>"));
+    let (seen, _) = seen.unwrap_or_else(|| panic!("not the page:\n{page}\n{complaints}"));
+    serde_json::from_str(seen).unwrap_or_else(|error| panic!("{error}: {seen}\n{page}\n{complaints}"))
+}
+
+/// Loads the page by several browsers, each started twice with its profile.
+async fn visits(protocol: &'static str) {
+    let site = Site::start(
+        &pages(&["red", "green", "blue", "black"]).await,
+        // It outlives the browser.
+        &["affinity: { cookie: { persistent: true } }", "health: { tcp: { interval: 1s } }"],
+    );
+    let checks = move || {
+        for _ in 0..2 {
+            let profile = TempDir::new().expect("a folder for temporary files");
+            let seen: Vec<Seen> = (0..2).flat_map(|_| load(profile.path(), &site)).collect();
+            assert_eq!(seen.len(), 2 * THINGS, "{seen:#?}");
+            for thing in &seen {
+                assert_eq!((&*thing.protocol, &thing.server), (protocol, &seen[0].server), "{}: {seen:#?}", thing.path);
+            }
+        }
+    };
+    spawn_blocking(checks).await.expect("it does not panic");
+}
+
+#[tokio::test]
+async fn a_browser_loads_a_page_by_http_1_1_and_keeps_its_pin_over_a_restart() {
+    visits("http/1.1").await;
+}
+
+#[tokio::test]
+#[ignore = "waits for HTTP/2 in"]
+async fn a_browser_loads_a_page_by_http_2_and_keeps_its_pin_over_a_restart() {
+    visits("h2").await;
+}
