@@ -37,6 +37,8 @@ mod failures;
 
 mod gate;
 
+mod grpc;
+
 mod hash;
 
 mod headers;

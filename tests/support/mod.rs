@@ -21,6 +21,8 @@ mod backend;
 
 pub mod dns;
 
+pub mod grpc;
+
 mod process;
 
 pub mod raw;
