@@ -9,11 +9,13 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, Uri};
 use axum::response::IntoResponse;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 
-use crate::program::run;
+use crate::program::{Server, run};
 use crate::site::Site;
 
 /// A page with two more in frames, each with a style sheet, scripts and pictures. Behind the last of them it writes down
@@ -77,20 +79,24 @@ struct Seen {
     server: String,
 }
 
-/// Starts a browser with this profile, has it load the page, and ends it.
-fn load(profile: &Path, site: &Site) -> Vec<Seen> {
+/// Starts a browser with this profile, has it load a page and keep a log of its network there, and ends it. Gives what the
+/// page has written down.
+fn load<T: DeserializeOwned>(profile: &Path, site: &Site, path: &str) -> T {
+    let log = format!("--log-net-log={}", profile.join(NETWORK_LOG).display());
     let profile = format!("--user-data-dir={}", profile.display());
     let key = format!("--ignore-certificate-errors-spki-list={}", site.key_hash());
-    let page = site.https("/");
+    let page = site.https(path);
     let quiet = ["--headless", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-proxy-server"];
     // Its sandbox does not work for root.
     let rest = ["--disable-background-networking", "--disable-component-update", "--no-sandbox", "--dump-dom"];
-    let arguments = quiet.iter().copied().chain(rest).chain([&*profile, &key, &page]);
+    let arguments = quiet.iter().copied().chain(rest).chain([&*profile, &log, &key, &page]);
     let (page, complaints) = run("chromium", arguments);
     let seen = page.split_once("<pre id=\"seen\">").and_then(|(_, rest)| rest.split_once("</pre>"));
     let (seen, _) = seen.unwrap_or_else(|| panic!("not the page:\n{page}\n{complaints}"));
     serde_json::from_str(seen).unwrap_or_else(|error| panic!("{error}: {seen}\n{page}\n{complaints}"))
 }
+
+const NETWORK_LOG: &str = "network.json";
 
 /// Loads the page by several browsers, each started twice with its profile.
 async fn visits(protocol: &'static str) {
@@ -102,7 +108,7 @@ async fn visits(protocol: &'static str) {
     let checks = move || {
         for _ in 0..2 {
             let profile = TempDir::new().expect("a folder for temporary files");
-            let seen: Vec<Seen> = (0..2).flat_map(|_| load(profile.path(), &site)).collect();
+            let seen: Vec<Seen> = (0..2).flat_map(|_| load::<Vec<Seen>>(profile.path(), &site, "/")).collect();
             assert_eq!(seen.len(), 2 * THINGS, "{seen:#?}");
             for thing in &seen {
                 assert_eq!((&*thing.protocol, &thing.server), (protocol, &seen[0].server), "{}: {seen:#?}", thing.path);
@@ -121,4 +127,27 @@ async fn a_browser_loads_a_page_by_http_1_1_and_keeps_its_pin_over_a_restart() {
 #[ignore = "waits for HTTP/2 in"]
 async fn a_browser_loads_a_page_by_http_2_and_keeps_its_pin_over_a_restart() {
     visits("h2").await;
+}
+
+/// A page that opens a WebSocket, at the same backend as itself; gives how the browser asked for it.
+fn chat() -> String {
+    let servers = ["red", "green", "blue"].map(|name| Server::start(name, "websocket_server.py"));
+    let site = Site::start(&servers.each_ref().map(Server::yaml), &["health: { tcp: { interval: 1s } }"]);
+    let profile = TempDir::new().expect("a folder for temporary files");
+    let seen: Value = load(profile.path(), &site, "/page");
+    assert_eq!(seen, json!([seen[0], "echo", "echo", "echo", 4321, "enough"]));
+    std::fs::read_to_string(profile.path().join(NETWORK_LOG)).expect("the browser has written it")
+}
+
+#[test]
+fn a_browser_opens_a_websocket_within_tls() {
+    let log = chat();
+    assert!(log.contains("Upgrade: websocket"), "{log}");
+}
+
+#[test]
+#[ignore = "waits for WebSockets over HTTP/2"]
+fn a_browser_opens_a_websocket_over_http_2() {
+    let log = chat();
+    assert!(log.contains(":protocol: websocket") && !log.contains("Upgrade: websocket"), "{log}");
 }
