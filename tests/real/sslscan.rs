@@ -55,10 +55,8 @@ impl Element<'_> {
             // Neither RC4, 3DES, CBC, NULL, EXPORT nor an anonymous one, and nothing without forward secrecy.
             "cipher" => is("sslversion", &["TLSv1.2", "TLSv1.3"]) && is("cipher", &SUITES),
             "group" => is("name", &["secp256r1 (NIST P-256)", "secp384r1 (NIST P-384)", "x25519"]),
-            // `ANY`: it takes what the client offers, as long as one of them fits.
-            "connection-signature-algorithm" => {
-                self.value("name").is_some_and(|name| !["md5", "sha1", "dsa_"].iter().any(|it| name.contains(it)))
-            }
+            // `ANY`: the scanner looks no further than the ServerHello, and a client without a fitting one is told so behind it.
+            "connection-signature-algorithm" => is("name", &["ANY", "ecdsa_secp256r1_sha256"]),
             "pk" => is("type", &["EC"]) && is("curve_name", &["prime256v1"]),
             "document"
             | "ssltest"
