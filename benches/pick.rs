@@ -29,7 +29,8 @@ fn members(size: usize) -> Vec<Member> {
         backend.observe(Evidence::ProbeOk, thresholds, now);
         backend.set_file_weight(1 + index as u32 % 4);
         let address = ([127, 0, 0, 1], 9000).into();
-        Member { backend, address, probe_address: None, max_pins: None, tier: 0 }
+        let (probe_address, sends_proxy_protocol) = (None, false);
+        Member { backend, address, probe_address, sends_proxy_protocol, max_pins: None, tier: 0 }
     };
     (0..size).map(member).collect()
 }

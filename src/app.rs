@@ -17,7 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::config::{self, Config};
+use crate::config::{self, Address, Config, ListenOn};
 use crate::control::admin::{self, ReloadCounters, ReloadRequest, Shared};
 use crate::control::certificates::Certificates;
 use crate::control::discovery::Lists;
@@ -26,7 +26,10 @@ use crate::control::{self, kept_backends, restore_orders};
 use crate::drain;
 use crate::pins::Stores;
 use crate::pool::Registry;
-use crate::proxy::accept::listener::{self, Inboxes, Listening, Trouble};
+use crate::privileges::{Account, PrivilegeError};
+use crate::proxy::accept::inherited::Inherited;
+use crate::proxy::accept::listener::{self, Inboxes, Listening, ListeningSocket, Trouble};
+use crate::proxy::accept::socket_file::{self, SocketFile};
 use crate::proxy::snapshot::{Lasting, Published, Snapshot};
 use crate::proxy::worker;
 use crate::telemetry::access_log::AccessLog;
@@ -55,10 +58,12 @@ pub enum StartError {
         /// What it was for: `listeners[0]` or `admin`.
         key: String,
         /// The address.
-        address: SocketAddr,
+        address: ListenOn,
         /// Why.
         source: io::Error,
     },
+    /// Another user cannot be had.
+    User(PrivilegeError),
     /// Keys, token or log could not be had.
     Prepare(ReloadError),
 }
@@ -67,6 +72,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind { key, address, .. } => write!(f, "{key}: cannot listen on {address}"),
+            Self::User(error) => error.fmt(f),
             Self::Prepare(error) => error.fmt(f),
         }
     }
@@ -76,8 +82,15 @@ impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Bind { source, .. } => Some(source),
+            Self::User(error) => error.source(),
             Self::Prepare(error) => error.source(),
         }
+    }
+}
+
+impl From<PrivilegeError> for StartError {
+    fn from(error: PrivilegeError) -> Self {
+        Self::User(error)
     }
 }
 
@@ -90,9 +103,7 @@ impl From<ReloadError> for StartError {
 /// Stickpin, bound to its addresses, not running yet.
 #[derive(Debug)]
 pub struct App {
-    addresses: Vec<SocketAddr>,
-    /// By worker, then by listener.
-    sockets: Vec<Vec<std::net::TcpListener>>,
+    bound: Bound,
     admin: Option<(std::net::TcpListener, Option<String>)>,
     access_log: Arc<AccessLog>,
     events: Events,
@@ -100,23 +111,53 @@ pub struct App {
 }
 
 impl App {
-    /// Binds every address and reads every file that the configuration names; relative paths are relative to `base`.
+    /// Binds every address, becomes the user that the configuration names, and as that one reads every file that it names,
+    /// so that whatever a reload needs can be had; relative paths are relative to `base`.
     ///
     /// # Errors
-    /// When an address is taken, or a file cannot be used.
-    pub fn bind(mut config: Config, base: &Path) -> Result<Self, StartError> {
-        reload::load_roots(&mut config, base)?;
+    /// When an address is taken, or a file cannot be used. If there is a `user`, the process may have become that one.
+    pub fn bind(config: Config, base: &Path) -> Result<Self, StartError> {
         let workers = workers(&config);
-        let (addresses, sockets) = bind_listeners(&config, workers)?;
-        let admin = config.admin.as_ref().map(|admin| bind_admin(admin, base)).transpose()?;
-        let keys = reload::keys(&config, base, None)?;
+        let account = config.user.as_ref().map(Account::find).transpose()?;
+        let bound = bind_listeners(&config, workers, account.as_ref())?;
+        let admin = config.admin.as_ref().map(bind_admin).transpose()?;
+        if let Some((account, user)) = account.zip(config.user.as_ref()) {
+            account.become_it()?;
+            tracing::info!(%user, "every address is bound; going on as this user");
+        }
+        Self::prepare(config, base, workers, bound, admin)
+    }
+
+    fn prepare(
+        mut config: Config,
+        base: &Path,
+        workers: usize,
+        bound: Bound,
+        admin: Option<std::net::TcpListener>,
+    ) -> Result<Self, StartError> {
+        let user = config.user.clone();
+        let as_user = |error: ReloadError| match (error, &user) {
+            (ReloadError::Failed { what, source }, Some(user)) => {
+                ReloadError::Failed { what: format!("{what} (as user {user})"), source }
+            }
+            (error, _) => error,
+        };
+        reload::load_roots(&mut config, base).map_err(as_user)?;
+        if user.is_some() {
+            reload::check_folders(&config, base).map_err(as_user)?;
+        }
+        let token = config.admin.as_ref().map(|admin| admin_token(admin, base)).transpose().map_err(as_user)?;
+        let admin = admin.map(|listener| (listener, token.flatten()));
+        let keys = reload::keys(&config, base, None).map_err(as_user)?;
         let access_log = AccessLog::start(&config.access_log)
-            .map_err(ReloadError::failed(|| "opening the access log".to_owned()))?;
+            .map_err(ReloadError::failed(|| "opening the access log".to_owned()))
+            .map_err(as_user)?;
         let access_log = Arc::new(access_log);
         let events = Events::default();
-        let certificates = Certificates::load(&config, base, workers, events.clone())?;
+        let certificates = Certificates::load(&config, base, workers, events.clone()).map_err(as_user)?;
         let stores = Stores::start(&reload::pin_store(&config, base))
-            .map_err(ReloadError::failed(|| "starting the pin store".to_owned()))?;
+            .map_err(ReloadError::failed(|| "starting the pin store".to_owned()))
+            .map_err(as_user)?;
         let lasting = Lasting {
             registry: Arc::new(Registry::telling(workers, events.clone())),
             stores: Arc::new(stores),
@@ -138,7 +179,7 @@ impl App {
             access_log: Arc::clone(&access_log),
             lists,
         };
-        Ok(Self { addresses, sockets, admin, access_log, events, reloader })
+        Ok(Self { bound, admin, access_log, events, reloader })
     }
 
     /// Reloads come from this file.
@@ -149,8 +190,8 @@ impl App {
     }
 
     /// The addresses clients are accepted on, in the order of the file, real ports.
-    pub fn listeners(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn listeners(&self) -> &[Address] {
+        &self.bound.addresses
     }
 
     /// The address of the admin endpoint.
@@ -163,7 +204,7 @@ impl App {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(self) -> io::Result<Running> {
-        let Self { addresses, sockets, admin, access_log, events, mut reloader } = self;
+        let Self { bound: Bound { addresses, sockets, files }, admin, access_log, events, mut reloader } = self;
         let base = reloader.base.clone();
         let state_dir = reloader.config.state_dir.as_ref().map(|state_dir| base.join(state_dir));
         if let Some(state_dir) = &state_dir
@@ -190,9 +231,15 @@ impl App {
                         "the limit of open files allows few connections; raise it (ulimit -n, LimitNOFILE)"
                     );
                 }
-                let (connections, trouble) = (Arc::default(), Trouble::none(Instant::now()));
-                let tls = tls.clone();
-                let listening = Listening { address: *address, connections, max_connections, trouble, tls };
+                let now = Instant::now();
+                let listening = Listening {
+                    address: address.clone(),
+                    connections: Arc::default(),
+                    max_connections,
+                    trouble: Trouble::none(now),
+                    header_trouble: Trouble::none(now),
+                    tls: tls.clone(),
+                };
                 (listening, settings.clone())
             })
             .collect();
@@ -217,8 +264,15 @@ impl App {
             access_log_dropped: access_log.dropped(),
             started: SystemTime::now(),
         };
-        let mut running =
-            Running { workers_drain, control_drain, workers: Vec::new(), control: None, reload, access_log: None };
+        let mut running = Running {
+            workers_drain,
+            control_drain,
+            workers: Vec::new(),
+            control: None,
+            reload,
+            access_log: None,
+            _files: files,
+        };
         let (inboxes, inbox_ends) = Inboxes::new(sockets.len());
         for (index, (sockets, inbox)) in sockets.into_iter().zip(inbox_ends).enumerate() {
             let setup = worker::Setup {
@@ -261,6 +315,8 @@ pub struct Running {
     control: Option<JoinHandle<()>>,
     reload: mpsc::Sender<ReloadRequest>,
     access_log: Option<Arc<AccessLog>>,
+    /// Unix sockets, which go last.
+    _files: Vec<SocketFile>,
 }
 
 impl Running {
@@ -333,44 +389,79 @@ fn workers(config: &Config) -> usize {
     config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
 }
 
-type Bound = (Vec<SocketAddr>, Vec<Vec<std::net::TcpListener>>);
-
-/// One socket for each worker and listener. Whatever port the first worker's socket got, the others share.
-fn bind_listeners(config: &Config, workers: usize) -> Result<Bound, StartError> {
-    let mut addresses = Vec::new();
-    let mut sockets: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
-    for (index, settings) in config.listeners.iter().enumerate() {
-        let failed =
-            |source| StartError::Bind { key: format!("listeners[{index}]"), address: settings.address, source };
-        // `SO_REUSEPORT` lets two processes share a port without a word, so look first whether somebody is there.
-        if settings.address.port() != 0 {
-            std::net::TcpListener::bind(settings.address).map_err(failed)?;
-        }
-        let mut address = settings.address;
-        for sockets in &mut sockets {
-            let socket = listener::bind(address).map_err(failed)?;
-            address = socket.local_addr().map_err(failed)?;
-            sockets.push(socket);
-        }
-        addresses.push(address);
-    }
-    Ok((addresses, sockets))
+/// Sockets that listen.
+#[derive(Debug)]
+struct Bound {
+    /// In the order of the file, real ports.
+    addresses: Vec<Address>,
+    /// By worker, then by listener.
+    sockets: Vec<Vec<ListeningSocket>>,
+    /// Of those at a path.
+    files: Vec<SocketFile>,
 }
 
-fn bind_admin(admin: &config::Admin, base: &Path) -> Result<(std::net::TcpListener, Option<String>), StartError> {
-    let failed = |source| StartError::Bind { key: "admin".to_owned(), address: admin.address, source };
+/// A socket for each worker and listener: one of its own where there is `SO_REUSEPORT`, or else one that all share.
+fn bind_listeners(config: &Config, workers: usize, account: Option<&Account>) -> Result<Bound, StartError> {
+    let mut bound = Bound { addresses: Vec::new(), sockets: Vec::new(), files: Vec::new() };
+    bound.sockets.resize_with(workers, Vec::new);
+    let needs_inherited = config.listeners.iter().any(|it| matches!(it.address, ListenOn::Inherited(_)));
+    let mut inherited = needs_inherited.then(Inherited::from_env);
+    for (index, settings) in config.listeners.iter().enumerate() {
+        let failed =
+            |source| StartError::Bind { key: format!("listeners[{index}]"), address: settings.address.clone(), source };
+        let first = match (&settings.address, &mut inherited) {
+            (ListenOn::Bound(Address::Ip(address)), _) => {
+                // Whatever port the first worker's socket gets, the others share.
+                if address.port() != 0 {
+                    listener::look(*address).map_err(failed)?;
+                }
+                ListeningSocket::Ip(listener::bind(*address).map_err(failed)?)
+            }
+            (ListenOn::Bound(Address::Unix(path)), _) => {
+                let (socket, file) = socket_file::bind(path, settings.mode).map_err(failed)?;
+                if let Some((user, group)) = account.map(Account::ids) {
+                    std::os::unix::fs::chown(path, Some(user), Some(group)).map_err(failed)?;
+                }
+                bound.files.push(file);
+                ListeningSocket::Unix(socket)
+            }
+            (ListenOn::Inherited(name), Some(inherited)) => inherited.take(name).map_err(failed)?,
+            (ListenOn::Inherited(_), None) => unreachable!("they were looked for"),
+        };
+        let address = first.address().map_err(failed)?;
+        for sockets in bound.sockets.iter_mut().skip(1) {
+            sockets.push(
+                match (&settings.address, &address) {
+                    (ListenOn::Bound(_), Address::Ip(address)) => listener::bind(*address).map(ListeningSocket::Ip),
+                    (ListenOn::Bound(_) | ListenOn::Inherited(_), _) => first.another(),
+                }
+                .map_err(failed)?,
+            );
+        }
+        // There is a worker, always.
+        bound.sockets[0].push(first);
+        bound.addresses.push(address);
+    }
+    for name in inherited.iter().flat_map(Inherited::left) {
+        tracing::warn!(name, "a socket was passed that no listener takes (address: systemd:NAME)");
+    }
+    Ok(bound)
+}
+
+fn bind_admin(admin: &config::Admin) -> Result<std::net::TcpListener, StartError> {
+    let address = ListenOn::Bound(admin.address.into());
+    let failed = |source| StartError::Bind { key: "admin".to_owned(), address: address.clone(), source };
     let listener = std::net::TcpListener::bind(admin.address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
-    let token = match &admin.token_file {
-        Some(file) => {
-            let file = base.join(file);
-            let what = || format!("reading the admin token in {}", file.display());
-            reload::warn_if_open(&file, "admin token");
-            Some(admin::read_token(&file).map_err(ReloadError::failed(what))?)
-        }
-        None => None,
-    };
-    Ok((listener, token))
+    Ok(listener)
+}
+
+fn admin_token(admin: &config::Admin, base: &Path) -> Result<Option<String>, ReloadError> {
+    let Some(file) = &admin.token_file else { return Ok(None) };
+    let file = base.join(file);
+    let what = || format!("reading the admin token in {}", file.display());
+    reload::warn_if_open(&file, "admin token");
+    admin::read_token(&file).map(Some).map_err(ReloadError::failed(what))
 }
 
 fn spawn(name: String, run: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<JoinHandle<()>> {

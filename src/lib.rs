@@ -27,7 +27,8 @@
 //!
 //! # Imports point left, never right
 //!
-//! `clock, config, telemetry, drain` ← `tls` ← `pool` ← `pins` ← `proxy` ← `control` ← `app, ctl` ← `main`.
+//! `clock, config, telemetry, drain, proxy_protocol, socket` ← `tls` ← `pool` ← `pins` ← `proxy` ← `control` ←
+//! `privileges` ← `app, ctl` ← `main`.
 //!
 //! Within `proxy`, the folders do not import one another, except that `accept` runs the tunnels of `forward`;
 //! `proxy/mod.rs`, `attempts.rs`, `hedge.rs`, `passage.rs`, `visit/`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
@@ -41,7 +42,10 @@ pub mod telemetry;
 
 pub mod drain;
 
+pub mod proxy_protocol;
 pub mod tls;
+
+pub mod socket;
 
 pub mod pool;
 
@@ -50,6 +54,8 @@ pub mod pins;
 pub mod proxy;
 
 pub mod control;
+
+pub mod privileges;
 
 pub mod app;
 

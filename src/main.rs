@@ -11,6 +11,7 @@ use stickpin::app::{App, Running};
 use stickpin::config;
 use stickpin::control::{certificates, reload};
 use stickpin::ctl;
+use stickpin::privileges::Account;
 use stickpin::telemetry::with_causes;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -79,7 +80,13 @@ fn run(file: &Path) -> Result<(), Box<dyn Error>> {
         .init();
     let config = reload::read(file)?;
     let stop_deadline = config.stop_deadline;
+    let user = config.user.clone();
     let app = App::bind(config, base(file))?.reload_from(file.to_owned());
+    if let Some(user) = user {
+        // As the user that it is by now.
+        let unreadable = |error| format!("user: {user} cannot read {}, and so not reload: {error}", file.display());
+        std::fs::File::open(file).map_err(unreadable)?;
+    }
     for address in app.listeners() {
         tracing::info!(%address, "accepting clients");
     }
@@ -154,6 +161,7 @@ fn check(file: &Path) -> Result<(), Box<dyn Error>> {
     for remark in remarks {
         eprintln!("{}: warning: {remark}", file.display());
     }
+    missing.extend(config.user.as_ref().and_then(|user| Account::find(user).err()).map(|error| error.to_string()));
     if !missing.is_empty() {
         let problems: Vec<_> = missing.iter().map(|problem| format!("{}: {problem}", file.display())).collect();
         return Err(problems.join("\n").into());

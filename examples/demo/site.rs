@@ -51,7 +51,7 @@ impl Stickpin {
     pub(crate) fn start(yaml: &str) -> Result<Self, Failure> {
         let config = Config::parse("demo.yaml", yaml).map_err(|problems| problems.to_string())?;
         let app = App::bind(config, Path::new("."))?;
-        let front = *app.listeners().first().ok_or("no listener")?;
+        let front = app.listeners().first().and_then(|address| address.ip()).ok_or("no listener")?;
         let admin = app.admin().ok_or("no admin endpoint")?;
         Ok(Self { front, admin, running: app.start()? })
     }

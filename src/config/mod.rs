@@ -3,6 +3,8 @@
 //! Pure: nothing here opens a socket, starts a task, reads a clock or touches a file. [`Config::parse`] takes the text of
 //! a file and gives either a whole [`Config`] or every problem in it, each with its path and line.
 
+mod address;
+
 mod units;
 
 mod words;
@@ -26,7 +28,8 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +37,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use address::{Address, AddressError, SOCKET_PATH_LIMIT};
 pub use health::{Agent, BackendTls, CaFile, GrpcProbe, Health, HttpProbe, Probe, Traffic};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
@@ -55,8 +59,10 @@ pub struct Config {
     pub pin_store: PinStore,
     /// How long a stop may take before what is left is cut off.
     pub stop_deadline: Duration,
-    /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    /// Whom to run as once every address is bound; `None`: as whoever started the program.
+    pub user: Option<User>,
+    /// Who may speak for other clients.
+    pub trusted_proxies: Arc<TrustedProxies>,
     /// Where the access log goes.
     pub access_log: AccessLog,
     /// Addresses to accept clients on; at least one.
@@ -90,11 +96,87 @@ pub enum AccessLogTarget {
     File(PathBuf),
 }
 
+/// A user of this machine, by name or number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Another group than its own.
+    pub group: Option<Arc<str>>,
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.group.iter().try_for_each(|group| write!(f, ":{group}"))
+    }
+}
+
+/// Peers that may speak for other clients: whose `X-Forwarded-*` and `Forwarded` are believed, and whose PROXY protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies {
+    /// Their networks.
+    pub networks: Vec<IpNet>,
+    /// Whether whoever comes by a Unix socket is one: the file's permissions say who that can be.
+    pub unix: bool,
+}
+
+impl TrustedProxies {
+    /// Whether this address is one of a trusted proxy. Linear in the networks; no allocation.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.networks.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// What a listener accepts clients on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ListenOn {
+    /// An address that is bound at the start; port 0 lets the system choose.
+    Bound(Address),
+    /// A socket that systemd has opened, by its name (`FileDescriptorName=`).
+    Inherited(Arc<str>),
+}
+
+impl fmt::Display for ListenOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bound(address) => address.fmt(f),
+            Self::Inherited(name) => write!(f, "systemd:{name}"),
+        }
+    }
+}
+
+/// Whether a listener looks for the header of the PROXY protocol (version 1 or 2) in front of everything else. It is only
+/// ever looked for from trusted proxies, since it says who the client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    /// It does not.
+    Off,
+    /// A trusted proxy may send it. From anybody else it is not looked for, and would be a bad request.
+    Optional,
+    /// A connection without it, or from anybody but a trusted proxy, is closed.
+    Required,
+}
+
+/// Whether connections to backends begin with the header of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SendProxyProtocol {
+    /// They do not.
+    Off,
+    /// With that of version 2. A connection then belongs to one client connection, and is not used for another's requests.
+    V2,
+}
+
 /// One address to accept on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// Address and port; port 0 lets the system choose.
-    pub address: SocketAddr,
+    /// Where.
+    pub address: ListenOn,
+    /// Permissions of the socket's file, when it is one.
+    pub mode: u32,
+    /// Whether the PROXY protocol is understood.
+    pub proxy_protocol: ProxyProtocol,
     /// Open client connections, over all workers; beyond it, accepting pauses.
     pub max_connections: usize,
     /// Longest request head in bytes; beyond it the client gets 431.
@@ -169,6 +251,8 @@ pub struct Pool {
     pub retry: Retry,
     /// Deadlines of a request.
     pub timeouts: Timeouts,
+    /// Whether backends are told the client's address in front of everything else.
+    pub send_proxy_protocol: SendProxyProtocol,
     /// How long the share of a backend rises that comes, or comes back; zero for not at all.
     pub slow_start: Duration,
     /// The share of available backends below which health is ignored for spreading new clients; 0 for never.
@@ -275,7 +359,7 @@ pub struct Backend {
     /// Its name: the identity that pins refer to. The address when the file gives none.
     pub name: Arc<str>,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Relative share; 0 means pinned clients only.
     pub weight: Weight,
     /// What the app calls it in session ids; its name when `None`. Unique in the pool, names of others included.
@@ -291,7 +375,7 @@ pub struct Backend {
     /// Who named it.
     pub source: Source,
     /// Where its probes go; `None` for its address, with the port of the pool's probes if they have one.
-    pub probe_address: Option<SocketAddr>,
+    pub probe_address: Option<Address>,
 }
 
 /// Where the app keeps its sessions.

@@ -167,6 +167,36 @@ fn the_reference_states_the_defaults() {
 }
 
 #[test]
+fn sockets_come_by_address_path_and_name() {
+    let config = parse(
+        "user: www-data:adm
+trusted_proxies: [10.0.0.0/8, unix]
+listeners:
+  - '[::]:80'
+  - 0.0.0.0:80
+  - { address: 'unix:/run/stickpin.sock', mode: 0600, proxy_protocol: required }
+  - systemd:web
+  - systemd:web
+pools:
+  p:
+    send_proxy_protocol: v2
+    backends: ['unix:/run/app1.sock', { name: app2, address: '[::1]:80' }]
+",
+    );
+    let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.address.to_string()).collect();
+    assert_eq!(listeners, ["[::]:80", "0.0.0.0:80", "unix:/run/stickpin.sock", "systemd:web", "systemd:web"]);
+    assert_eq!((config.listeners[0].mode, config.listeners[2].mode), (0o660, 0o600));
+    let settings: Vec<_> = config.listeners.iter().map(|listener| listener.proxy_protocol).collect();
+    assert_eq!(settings[1..3], [ProxyProtocol::Off, ProxyProtocol::Required]);
+    assert_eq!(config.user.unwrap().to_string(), "www-data:adm");
+    assert!(config.trusted_proxies.unix && config.trusted_proxies.contains("::ffff:10.1.2.3".parse().unwrap()));
+    let pool = &config.pools[0];
+    assert_eq!(pool.send_proxy_protocol, SendProxyProtocol::V2);
+    let backends: Vec<_> = pool.backends.iter().map(|it| (it.name.as_ref(), it.address.to_string())).collect();
+    assert_eq!(backends, [("app1.sock", "unix:/run/app1.sock".to_owned()), ("app2", "[::1]:80".to_owned())]);
+}
+
+#[test]
 fn the_reference_has_every_key() {
     let mut keys = BTreeSet::new();
     let schema = schema();
@@ -421,7 +451,7 @@ fn each_mistake_at_the_top_is_named_with_its_place() {
     let tls = |settings: &str| file(&format!("listeners: [ {{ address: '127.0.0.1:443', tls: {{ {settings} }} }} ]"));
     let tls_with = |settings: &str| tls(&format!("certificates: [ {{ cert_file: a, key_file: b }} ], {settings}"));
     for (text, expected) in [
-        (listening("colour: red"), "1: colour: unknown key \"colour\", expected one of workers, state_dir, cookie_keys_file, pin_store, stop_deadline, trusted_proxies, access_log, listeners, admin, routes, pools".to_owned()),
+        (listening("colour: red"), "1: colour: unknown key \"colour\", expected one of workers, state_dir, cookie_keys_file, pin_store, stop_deadline, user, trusted_proxies, access_log, listeners, admin, routes, pools".to_owned()),
         (listening("workers: many"), "1: workers: expected 1 to 1024, found \"many\"".to_owned()),
         (listening("workers: -1"), "1: workers: expected 1 to 1024, found -1".to_owned()),
         (listening("workers: [1]"), "1: workers: expected 1 to 1024, found a list".to_owned()),
@@ -434,7 +464,7 @@ fn each_mistake_at_the_top_is_named_with_its_place() {
         (listening("pin_store: { redis: { url: 'http://a' } }"), "1: pin_store.redis.url: expected a URL such as redis://127.0.0.1:6379/0, or rediss:// for TLS, found \"http://a\"".to_owned()),
         (listening("pin_store: { redis: { url: 'redis://app:secret@a/0' } }"), "1: pin_store.redis.url: expected a URL without a password, found one; give it in password_file".to_owned()),
         (listening("pin_store: { redis: { url: 'redis://a', lookup_timeout: 0s } }"), "1: pin_store.redis.lookup_timeout: expected a duration above 0s, found \"0s\"".to_owned()),
-        (listening("trusted_proxies:\n  - ::1\n  - lan"), "3: trusted_proxies[1]: expected an IP address or network such as 127.0.0.1 or 10.0.0.0/8, found \"lan\"".to_owned()),
+        (listening("trusted_proxies:\n  - ::1\n  - lan"), "3: trusted_proxies[1]: expected an IP address or network such as 127.0.0.1 or 10.0.0.0/8, or unix, found \"lan\"".to_owned()),
         (listening("trusted_proxies: ::1"), "1: trusted_proxies: expected a list, found \"::1\"".to_owned()),
         (listening("access_log: file"), "1: access_log: expected stdout or off, or a mapping, found \"file\"".to_owned()),
         (listening("access_log: { target: file }"), "1: access_log.path: expected the path of a file, because the target is file, found nothing".to_owned()),
@@ -445,7 +475,13 @@ fn each_mistake_at_the_top_is_named_with_its_place() {
         (listening("admin: 127.0.0.1:9900"), "1: admin: expected a mapping, found \"127.0.0.1:9900\"".to_owned()),
         (file("listeners: []"), "1: listeners: expected at least one listener, found an empty list".to_owned()),
         (file("listeners:\n  - 127.0.0.1:80\n  -"), "3: listeners[1]: expected a listener, found nothing".to_owned()),
-        (file("listeners:\n  - 8080"), format!("2: listeners[0]: expected {ADDRESS}, or a mapping, found 8080")),
+        (file("listeners:\n  - 8080"), format!("2: listeners[0]: expected {ADDRESS}, unix:/PATH or systemd:NAME, or a mapping, found 8080")),
+        (file("listeners: [ 'unix:/run/a.sock', 'unix:/run/a.sock' ]"), "1: listeners[1]: expected an address of its own, not that of listeners[0], found \"unix:/run/a.sock\"".to_owned()),
+        (file("listeners: [ 'unix:run/a.sock' ]"), "1: listeners[0]: expected unix: and an absolute path of at most 107 bytes, such as unix:/run/app.sock, found \"unix:run/a.sock\"".to_owned()),
+        (file("listeners: [ { address: 'unix:/run/a.sock', mode: 660 } ]"), "1: listeners[0].mode: expected four octal digits such as 0660, the first of them 0, found 660".to_owned()),
+        (file("listeners: [ { address: '127.0.0.1:80', mode: 0660 } ]"), "1: listeners[0].mode: expected no mode, because 127.0.0.1:80 is no path, found \"0660\"".to_owned()),
+        (file("listeners: [ { address: '127.0.0.1:80', proxy_protocol: v2 } ]"), "1: listeners[0].proxy_protocol: expected off, optional or required, found \"v2\"".to_owned()),
+        (listening("user: a:b:c"), "1: user: expected the name of a user, or USER:GROUP, found \"a:b:c\"".to_owned()),
         (file("listeners:\n  - 127.0.0.1:80\n  - address: 127.0.0.1:80"), "3: listeners[1].address: expected an address of its own, not that of listeners[0], found \"127.0.0.1:80\"".to_owned()),
         (tls("certificates: []"), "1: listeners[0].tls.certificates: expected at least one certificate, found an empty list".to_owned()),
         (tls(""), "1: listeners[0].tls.certificates: expected at least one certificate, found nothing".to_owned()),

@@ -25,8 +25,8 @@ pub(super) use http::{
     ClaimName, CookieName, CookiePath, Header, HeaderText, HostHeader, ParameterName, PathPrefix, RequestTarget,
     ServiceName, Statuses, Text,
 };
-pub(super) use name::{BackendName, FilePath, is_pool_name};
-pub(super) use net::{Address, BackendAddress, CookieDomain, Network, RedisUrl, ServerName};
+pub(super) use name::{BackendName, FileMode, FilePath, UserName, is_pool_name};
+pub(super) use net::{Address, BackendAddress, CookieDomain, ListenerAddress, RedisUrl, ServerName, TrustedProxy};
 pub use number::{Percent, Tier, Weight};
 pub(super) use number::{Ratio, Times, Whole};
 pub use pace::Pace;

@@ -20,6 +20,7 @@ mod route;
 mod tls;
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -28,7 +29,7 @@ use super::read::{Given, Reader, Report};
 use super::tree::{self, Node, Path, Value};
 pub(super) use discovery::{list as backends, one as backend};
 
-use super::units::{FilePath, NonZeroTime, Time};
+use super::units::{FilePath, NonZeroTime, Time, UserName};
 use super::{Config, Problem, Problems, yaml};
 
 /// Reads the text of a file.
@@ -58,11 +59,8 @@ fn check(report: &Report<'_>, file: yaml::File) -> Config {
         cookie_keys_file: file.cookie_keys_file.option().map(|FilePath(path)| path),
         pin_store: pin_store::pin_store(report, &top.key("pin_store"), file.pin_store.or(yaml::PinStore::default())),
         stop_deadline: time(file.stop_deadline, secs(30)),
-        trusted_proxies: items(report, &top.key("trusted_proxies"), file.trusted_proxies, "a network")
-            .into_iter()
-            .filter_map(|(_, network)| network.option())
-            .map(|network| network.0)
-            .collect(),
+        user: file.user.option().map(|UserName(user)| user),
+        trusted_proxies: Arc::new(front::trusted_proxies(report, file.trusted_proxies)),
         access_log: front::access_log(report, file.access_log),
         admin: front::admin(report, file.admin, &listeners),
         routes: route::routes(report, file.routes, &pools),

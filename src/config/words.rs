@@ -8,8 +8,8 @@ use schemars::{Schema, json_schema};
 
 use super::units::{Ratio, Scalar, scalar};
 use super::{
-    Away, Balance, Briefly, CipherSuite, Drained, HomeHash, PinOn, RetryOn, SameSite, Secure, Sessions, TlsVersion,
-    WhenUnavailable, WithoutKey,
+    Away, Balance, Briefly, CipherSuite, Drained, HomeHash, PinOn, ProxyProtocol, RetryOn, SameSite, Secure,
+    SendProxyProtocol, Sessions, TlsVersion, WhenUnavailable, WithoutKey,
 };
 
 /// Gives each variant its word. A `true` or `false` in brackets after it is read as that variant too.
@@ -77,6 +77,10 @@ fn enumeration(words: &[&str], also: &[bool]) -> Schema {
 }
 
 words!(pub Sessions { Local = "local", Replicated = "replicated", Backup = "backup", External = "external" });
+
+words!(pub ProxyProtocol { Off = "off" (false), Optional = "optional", Required = "required" });
+
+words!(pub SendProxyProtocol { Off = "off" (false), V2 = "v2" });
 
 words!(pub Balance {
     LeastPins = "least_pins",

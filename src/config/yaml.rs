@@ -13,15 +13,16 @@ use serde::Deserialize;
 use super::read::{Entries, Full, Given, Short};
 use super::units::{
     Address, BackendAddress, BackendName, ClaimName, CookieDomain, CookieName, CookiePath, DnsName, DnsRefresh,
-    DnsServer, FilePath, Header, HedgeAfter, Network, NonZeroTime, Pace, ParameterName, PathPrefix, Percent, Ratio,
-    RedisUrl, RequestTarget, Size, Tier, Time, Weight, Whole,
+    DnsServer, FileMode, FilePath, Header, HedgeAfter, ListenerAddress, NonZeroTime, Pace, ParameterName, PathPrefix,
+    Percent, Ratio, RedisUrl, RequestTarget, Size, Tier, Time, TrustedProxy, UserName, Weight, Whole,
 };
 use super::words::{
     ApiWord, BalanceWord, BoundedLoad, HomeByWord, KeyWord, LogTarget, LogWord, LostWord, Off, On, RecordWord,
     Separator,
 };
 use super::{
-    Away, Briefly, Drained, HostPattern, PinOn, RetryOn, SameSite, Secure, Sessions, WhenUnavailable, WithoutKey,
+    Away, Briefly, Drained, HostPattern, PinOn, ProxyProtocol, RetryOn, SameSite, Secure, SendProxyProtocol, Sessions,
+    WhenUnavailable, WithoutKey,
 };
 
 pub(super) use tls::{ClientCertificates, Hsts, RedirectToHttps, SessionTickets, Tls};
@@ -42,12 +43,15 @@ pub(super) struct File {
     pub(super) pin_store: Given<PinStore>,
     /// How long a stop may take before what is left is cut off. Default: 30s.
     pub(super) stop_deadline: Given<Time>,
-    /// Networks and addresses of proxies whose `X-Forwarded-*` and `Forwarded` are believed. Default: none.
-    pub(super) trusted_proxies: Given<Vec<Given<Network>>>,
+    /// Whom to run as once every address is bound, as USER or USER:GROUP. Default: whoever starts it.
+    pub(super) user: Given<UserName>,
+    /// Networks and addresses of proxies that speak for other clients, and `unix` for whoever comes by a Unix socket: their
+    /// `X-Forwarded-*`, `Forwarded` and PROXY protocol are believed. Default: none.
+    pub(super) trusted_proxies: Given<Vec<Given<TrustedProxy>>>,
     /// Where the access log goes. Default: stdout.
     pub(super) access_log: Given<Short<LogWord, AccessLog>>,
     /// Addresses to accept clients on; at least one.
-    pub(super) listeners: Given<Vec<Given<Short<Address, Listener>>>>,
+    pub(super) listeners: Given<Vec<Given<Short<ListenerAddress, Listener>>>>,
     /// The admin endpoint. Default: none.
     pub(super) admin: Given<Admin>,
     /// Host and path prefix to pool; the longest match wins. Default: the only pool gets every request.
@@ -96,8 +100,13 @@ pub(super) struct AccessLog {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Listener {
-    /// IP address and port. Needed.
-    pub(super) address: Given<Address>,
+    /// IP address and port, `unix:` and a path, or `systemd:` and the name of a socket that systemd opened. Needed.
+    pub(super) address: Given<ListenerAddress>,
+    /// Permissions of the file of a Unix socket. Default: 0660.
+    pub(super) mode: Given<FileMode>,
+    /// Whether a connection begins with the header of the PROXY protocol, version 1 or 2. Only trusted proxies may send it.
+    /// Default: off.
+    pub(super) proxy_protocol: Given<ProxyProtocol>,
     /// Most open client connections; beyond it, accepting pauses. Default: 100000.
     pub(super) max_connections: Given<Whole<1, 10_000_000>>,
     /// Longest request head, 8KiB to 1MiB; beyond it the client gets 431. Default: 64KiB.
@@ -164,6 +173,9 @@ pub(super) struct Pool {
     pub(super) retry: Given<Retry>,
     /// Deadlines of a request.
     pub(super) timeouts: Given<Timeouts>,
+    /// Whether connections to backends begin with the header of the PROXY protocol, which tells the client's address. Each
+    /// client connection then has backend connections of its own. Default: off.
+    pub(super) send_proxy_protocol: Given<SendProxyProtocol>,
     /// The share of new clients and orphans of a backend that comes, or comes back, rises from a tenth to all of it over
     /// this time. Default: 0s, not at all.
     pub(super) slow_start: Given<Time>,

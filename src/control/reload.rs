@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustix::fs::{Access, access};
 use tokio::time::Instant;
 
 use super::certificates::Certificates;
 use super::discovery::{Change, Found, Lists, Refusal};
 use super::state_dir;
-use crate::config::{self, Config, Problems};
+use crate::config::{self, AccessLogTarget, Config, Problems};
 use crate::pool::Health;
 use crate::proxy::affinity::KeyRing;
 use crate::proxy::snapshot::{Lasting, Published, Snapshot};
@@ -211,6 +212,27 @@ pub fn unusable_files(config: &Config, base: &Path) -> Vec<String> {
     problems
 }
 
+/// Whether the folders that are written to can be: what a first order, or a log that is rotated, would find out too late.
+///
+/// # Errors
+/// When the state directory cannot be written to.
+pub fn check_folders(config: &Config, base: &Path) -> Result<(), ReloadError> {
+    let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    if let Some(folder) = config.state_dir.as_ref().map(|folder| base.join(folder)).filter(|folder| folder.exists()) {
+        access(&folder, all).map_err(|error| ReloadError::Failed {
+            what: format!("writing to the state directory {}", folder.display()),
+            source: std::io::Error::from(error).into(),
+        })?;
+    }
+    if let AccessLogTarget::File(file) = &config.access_log.target
+        && let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty())
+        && access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err()
+    {
+        tracing::warn!(folder = %folder.display(), "the access log cannot be begun anew here once it was rotated");
+    }
+    Ok(())
+}
+
 /// A secret that everybody can read, or even replace, is none.
 pub fn warn_if_open(file: &Path, what: &str) {
     let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
@@ -330,6 +352,7 @@ impl Reloader {
             ("pin_store.max_pins", old.pin_store.max_pins != new.pin_store.max_pins),
             ("pin_store.max_pins_per_client", old.pin_store.max_pins_per_client != new.pin_store.max_pins_per_client),
             ("admin", old.admin != new.admin),
+            ("user", old.user != new.user),
             ("state_dir", old.state_dir != new.state_dir),
         ];
         for (key, _) in changed.into_iter().filter(|(_, is_changed)| *is_changed) {

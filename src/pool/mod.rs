@@ -42,9 +42,9 @@ pub mod drain;
 
 pub mod rebalance;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::config::Address;
 pub use active_pins::ActivePins;
 pub use agent::AgentWord;
 pub use backend::{Backend, BackendId, Standing};
@@ -64,9 +64,11 @@ pub struct Member {
     /// Identity and state.
     pub backend: Arc<Backend>,
     /// Where to connect.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Where its probes go; `None` for its address, with the port of the pool's probes if they have one.
-    pub probe_address: Option<SocketAddr>,
+    pub probe_address: Option<Address>,
+    /// Whether connections begin with the header of the PROXY protocol.
+    pub sends_proxy_protocol: bool,
     /// Most active pins with which it still gets new clients; `None` for no bound.
     pub max_pins: Option<u64>,
     /// Used for new clients and orphans when the tiers before have no available backend.

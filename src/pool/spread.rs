@@ -156,6 +156,7 @@ mod tests {
                     _ => {}
                 }
                 members.push(Member {
+                    sends_proxy_protocol: false,
                     backend,
                     address: ([127, 0, 0, 1], 9000).into(),
                     probe_address: None,

@@ -125,7 +125,9 @@ mod tests {
         let member = |name: &str| {
             let backend = registry.backend(&BackendId { pool: "shop".into(), name: name.into() }, now);
             backend.observe(Evidence::ProbeOk, ONCE, now);
-            Member { backend, address: ([127, 0, 0, 1], 9000).into(), probe_address: None, max_pins: None, tier: 0 }
+            let address = ([127, 0, 0, 1], 9000).into();
+            let (probe_address, sends_proxy_protocol) = (None, false);
+            Member { backend, address, probe_address, sends_proxy_protocol, max_pins: None, tier: 0 }
         };
         ["a", "b", "c", "d"].map(member).to_vec()
     }

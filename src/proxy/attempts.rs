@@ -18,7 +18,7 @@ use super::client_connection::ClientConnection;
 use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::forward::{
-    AttemptError, Begun, Exchange, HeadError, Outgoing, ReplyHead, RequestBody, RequestHead, expects_continue,
+    AttemptError, Begun, Exchange, HeadError, Outgoing, Owner, ReplyHead, RequestBody, RequestHead, expects_continue,
 };
 use super::hedge::Failed;
 use super::outgoing::{own_lines, pass_interim, wanted_upgrade};
@@ -297,6 +297,9 @@ impl Proxy {
             timeouts: &pool.settings.timeouts,
             deadline,
             end: limit.and_then(|limit| begun_at?.checked_add(limit)),
+            owner: member
+                .sends_proxy_protocol
+                .then(|| Owner { connection: client.number, ends: client.origin.ends(&parts.headers) }),
             sent_at: stopwatch.when_sent(),
         };
         let interim = |head: &ReplyHead| pass_interim(client, parts.version, head);

@@ -33,9 +33,11 @@ pub enum Phase {
 /// One client connection.
 #[derive(Debug)]
 pub struct ClientConnection {
+    /// Its number among the worker's.
+    pub number: u64,
     /// Index of the listener that it came by.
     pub listener: usize,
-    /// The peer's address.
+    /// The client's address, as far as the connection tells.
     pub peer: IpAddr,
     /// Lines about it for backends.
     pub origin: Origin,
@@ -77,7 +79,8 @@ pub struct Tunnel {
 impl ClientConnection {
     /// A connection that waits for its first request.
     pub fn new(
-        (listener, peer): (usize, IpAddr),
+        (number, listener): (u64, usize),
+        peer: IpAddr,
         origin: Origin,
         deadline: Deadline,
         (header_timeout, keep_alive_timeout): (Duration, Duration),
@@ -85,6 +88,7 @@ impl ClientConnection {
         // The first head is due at once: who connects has something to ask.
         deadline.set(header_timeout);
         Self {
+            number,
             listener,
             peer,
             origin,

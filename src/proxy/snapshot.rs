@@ -1,13 +1,11 @@
 //! Snapshot: all that one request needs, immutable, swapped whole.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -17,7 +15,9 @@ use super::affinity::{AffinityKeys, CookieName, KeyRing, Limits, PoolPins, Sessi
 use super::balance::hash::{Homes, Tables};
 use super::balance::newcomers::Newcomers;
 use super::gate::Gates;
-use crate::config::{self, AccessLogTarget, Config, CookieAffinity, HomeBy, PinOn, WithoutKey};
+use crate::config::{
+    self, AccessLogTarget, Config, CookieAffinity, HomeBy, PinOn, SendProxyProtocol, TrustedProxies, WithoutKey,
+};
 use crate::pins::{PinStore, Stores};
 use crate::pool::recent::RecentPins;
 use crate::pool::sessions::Permits;
@@ -79,8 +79,8 @@ pub struct Snapshot {
     pub pools: Vec<Pool>,
     /// Whether there is an access log.
     pub keeps_log: bool,
-    /// Peers whose `X-Forwarded-*` are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    /// Who may speak for other clients.
+    pub trusted_proxies: Arc<TrustedProxies>,
     /// Where parallel requests of one client wait for the first.
     pub gates: Arc<Gates>,
     /// See [`Lasting::told`].
@@ -191,7 +191,7 @@ impl Snapshot {
             routes: Routes::new(&config.routes),
             pools,
             keeps_log: config.access_log.target != AccessLogTarget::Off,
-            trusted_proxies: config.trusted_proxies.clone(),
+            trusted_proxies: Arc::clone(&config.trusted_proxies),
             gates: Arc::clone(&lasting.gates),
             told: Arc::clone(&lasting.told),
             wishes: Arc::clone(lasting.registry.wishes()),
@@ -201,12 +201,6 @@ impl Snapshot {
     /// Whether nothing was told of this pin a moment ago. Takes a lock: not for every request.
     pub fn is_first_told(&self, pin_id: u64, now: Instant) -> bool {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).note(pin_id, now)
-    }
-
-    /// Whether this peer is one of the trusted proxies.
-    pub fn trusts(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.trusted_proxies.iter().any(|net| net.contains(&peer))
     }
 }
 
@@ -288,8 +282,14 @@ impl Pool {
             if settings.health.probe == config::Probe::Off {
                 state.assume_healthy(now);
             }
-            let (address, probe_address) = (backend.address, backend.probe_address);
-            Member { backend: state, address, probe_address, max_pins: backend.max_pins, tier: backend.tier }
+            Member {
+                backend: state,
+                address: backend.address.clone(),
+                probe_address: backend.probe_address.clone(),
+                sends_proxy_protocol: settings.send_proxy_protocol == SendProxyProtocol::V2,
+                max_pins: backend.max_pins,
+                tier: backend.tier,
+            }
         };
         let members: Vec<Member> = settings.backends.iter().map(member).collect();
         let state = lasting.registry.pool_state(&settings.name, now);

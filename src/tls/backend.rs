@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -92,13 +92,14 @@ pub fn client(settings: &BackendTls, protocols: &[&[u8]]) -> Result<Arc<ClientCo
 }
 
 /// The name that the certificate must have: the one of the settings, else the host that is asked for (with a port or
-/// without), else the IP address.
-pub fn server_name(settings: &BackendTls, host: Option<&str>, address: IpAddr) -> ServerName<'static> {
+/// without), else the IP address, which of a Unix socket is the one of this machine.
+pub fn server_name(settings: &BackendTls, host: Option<&str>, address: Option<IpAddr>) -> ServerName<'static> {
     let host = || host.and_then(|host| host.parse::<http::uri::Authority>().ok()).map(|it| it.host().to_owned());
     let name = settings.server_name.as_deref().map(str::to_owned).or_else(host);
     // An IPv6 address stands in brackets in a host.
     let name = name.map(|name| name.trim_matches(['[', ']']).to_owned());
-    name.and_then(|name| ServerName::try_from(name).ok()).unwrap_or_else(|| ServerName::from(address))
+    let named = name.and_then(|name| ServerName::try_from(name).ok());
+    named.or_else(|| address.map(ServerName::from)).unwrap_or_else(|| ServerName::from(Ipv4Addr::LOCALHOST))
 }
 
 fn system_roots() -> Result<RootCertStore, TlsError> {
@@ -180,7 +181,7 @@ mod tests {
     fn the_name_is_the_one_set_or_asked_for_or_the_address() {
         let plain = settings(CA);
         let named = BackendTls { server_name: Some("inner.test".into()), ..settings(CA) };
-        let address = IpAddr::from([127, 0, 0, 1]);
+        let address = Some(IpAddr::from([127, 0, 0, 1]));
         for (settings, host, expected) in [
             (&plain, None, "127.0.0.1"),
             (&plain, Some("shop.example.com"), "shop.example.com"),
@@ -190,6 +191,7 @@ mod tests {
         ] {
             assert_eq!(server_name(settings, host, address).to_str(), expected);
         }
-        assert_eq!(server_name(&plain, None, Ipv6Addr::LOCALHOST.into()).to_str(), "::1");
+        assert_eq!(server_name(&plain, None, Some(Ipv6Addr::LOCALHOST.into())).to_str(), "::1");
+        assert_eq!(server_name(&plain, None, None).to_str(), "127.0.0.1", "a path has none");
     }
 }

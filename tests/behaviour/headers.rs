@@ -82,14 +82,14 @@ async fn a_stranger_cannot_claim_to_be_somebody_else() {
 #[tokio::test]
 async fn a_trusted_proxy_is_believed_and_added_to() {
     let lines = "X-Forwarded-For: 192.0.2.7, 192.0.2.8\r\nX-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Proto: https\r\n\
-                 X-Forwarded-Host: front.example\r\nX-Forwarded-Port: 443\r\nForwarded: for=192.0.2.7;proto=https\r\n\
+                 X-Forwarded-Host: front.example\r\nX-Forwarded-Port: 443\r\nForwarded: for=192.0.2.9;proto=https\r\n\
                  Via: 1.1 edge\r\nStickpin-Rehomed-From: evil\r\n";
     let (head, _) = seen_by_backend("trusted_proxies: [ 127.0.0.0/8 ]\n", lines).await;
     assert_eq!(head.value("x-forwarded-for"), Some("192.0.2.7, 192.0.2.8, 192.0.2.9, 127.0.0.1"));
     assert_eq!(head.value("x-forwarded-proto"), Some("https"));
     assert_eq!(head.value("x-forwarded-host"), Some("front.example"));
     assert_eq!(head.value("x-forwarded-port"), Some("443"));
-    let forwarded = "for=192.0.2.7;proto=https, for=127.0.0.1;proto=http;host=\"shop.example:8080\"";
+    let forwarded = "for=192.0.2.9;proto=https, for=127.0.0.1;proto=http;host=\"shop.example:8080\"";
     assert_eq!(head.value("forwarded"), Some(forwarded));
     assert_eq!(head.value("via"), Some("1.1 edge, 1.1 stickpin"));
     assert_eq!(head.value("stickpin-rehomed-from"), None, "our words are ours, whoever is in front");

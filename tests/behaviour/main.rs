@@ -41,11 +41,17 @@ mod grpc;
 
 mod hash;
 
+mod forwarded;
+
 mod headers;
+
+mod inherited;
 
 mod instances;
 
 mod interim;
+
+mod ipv6;
 
 mod latency;
 
@@ -66,6 +72,8 @@ mod pin_life;
 mod probes;
 
 mod process;
+
+mod proxy_protocol;
 
 mod queue;
 
@@ -108,6 +116,8 @@ mod tls_files;
 mod tls_tickets;
 
 mod turnstile;
+
+mod unix_sockets;
 
 mod upgrade;
 

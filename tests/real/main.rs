@@ -38,3 +38,5 @@ mod grpc;
 mod websocket;
 
 mod chromium;
+
+mod user;

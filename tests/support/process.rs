@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -53,7 +54,29 @@ impl StickpinProcess {
         Self::start_as(program, yaml).await
     }
 
-    async fn start_as(mut program: Command, yaml: impl FnOnce(SocketAddr, SocketAddr) -> String) -> Self {
+    /// Starts it as systemd would, with this socket passed to it under a name, and waits until it is ready.
+    pub async fn start_with_socket(
+        (name, socket): (&str, OwnedFd),
+        yaml: impl FnOnce(SocketAddr, SocketAddr) -> String,
+    ) -> Self {
+        let mut shell = Command::new("sh");
+        // The shell's number is the program's after `exec`, as it is after systemd's.
+        let command = format!(
+            "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES={name} exec \"$0\" run --config {CONFIG}"
+        );
+        shell.args(["-c", &command, env!("CARGO_BIN_EXE_stickpin")]);
+        Self::start_with(shell, Stdio::from(socket), yaml).await
+    }
+
+    async fn start_as(program: Command, yaml: impl FnOnce(SocketAddr, SocketAddr) -> String) -> Self {
+        Self::start_with(program, Stdio::null(), yaml).await
+    }
+
+    async fn start_with(
+        mut program: Command,
+        stdin: Stdio,
+        yaml: impl FnOnce(SocketAddr, SocketAddr) -> String,
+    ) -> Self {
         let reserve = || ReservedPort::new().expect("a loopback port is free");
         let (front, admin) = (reserve(), reserve());
         let folder = tempfile::tempdir().expect("a folder for temporary files");
@@ -61,7 +84,7 @@ impl StickpinProcess {
         let create = |name| File::create(folder.path().join(name)).expect("a writable folder");
         let child = program
             .current_dir(folder.path())
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(create(STDOUT))
             .stderr(create(STDERR))
             .spawn()

@@ -3,12 +3,15 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socket2::SockRef;
+use stickpin::config::Address;
+use stickpin::socket;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -39,6 +42,11 @@ impl Peer {
     fn new(io: TcpStream) -> Self {
         io.set_nodelay(true).expect("an open socket");
         Self { io, read: Vec::new() }
+    }
+
+    /// Connects to whatever it names: a Unix socket, say.
+    pub async fn at(address: &Address) -> Self {
+        Self { io: socket::connect(address).await.expect("somebody listens"), read: Vec::new() }
     }
 
     /// Connects and sends.
@@ -103,6 +111,12 @@ impl Peer {
         let length = head.value("content-length").unwrap_or_else(|| panic!("no length: {head:?}"));
         let body = self.exactly(length.parse().expect("a length")).await;
         (head, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// The status of the reply to this.
+    pub async fn reply_to(&mut self, request: &str) -> u16 {
+        self.send(request).await;
+        self.reply().await.0.status()
     }
 
     /// Waits until something has come, or the end.
@@ -269,7 +283,16 @@ impl Recorder {
 
     /// Starts one that answers with these bytes.
     pub async fn replying(reply: &'static str) -> Self {
-        let backend = Backend::start().await;
+        Self::of(Backend::start().await, reply)
+    }
+
+    /// Starts one at this address.
+    pub async fn at(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self::of(Backend { listener }, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
+    }
+
+    fn of(backend: Backend, reply: &'static str) -> Self {
         let address = backend.address();
         let heard = Arc::<Mutex<Heard>>::default();
         let shared = Arc::clone(&heard);
@@ -398,9 +421,51 @@ fn chunked_length(body: &[u8]) -> Result<Option<usize>, &'static str> {
     }
 }
 
+/// A [`Recorder`] at a Unix socket.
+#[derive(Debug)]
+pub struct UnixRecorder {
+    address: Address,
+    heard: Arc<Mutex<Heard>>,
+    task: JoinHandle<()>,
+}
+
+impl UnixRecorder {
+    /// Starts one at this path, where there must be no file.
+    pub fn start(path: &Path) -> Self {
+        let listener = UnixListener::bind(path).expect("a free path");
+        let heard = Arc::<Mutex<Heard>>::default();
+        let shared = Arc::clone(&heard);
+        let task = tokio::spawn(async move {
+            loop {
+                let Ok((io, _)) = listener.accept().await else { return };
+                let io = socket::carried(io.into_std().expect("an open socket"));
+                let io = TcpStream::from_std(io).expect("an open socket");
+                tokio::spawn(record(io, Arc::clone(&shared), "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
+            }
+        });
+        Self { address: Address::Unix(path.into()), heard, task }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What it was sent so far.
+    pub fn heard(&self) -> Heard {
+        self.heard.lock().expect("nobody panics with it").clone()
+    }
+}
+
+impl Drop for UnixRecorder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// One pool, `app`, of this backend, `app1`, which is not probed; one worker, so that idle connections are met again.
 /// `listener` and `pool` are further settings, one each.
-pub fn config(backend: SocketAddr, listener: &[&str], pool: &[&str]) -> String {
+pub fn config(backend: impl std::fmt::Display, listener: &[&str], pool: &[&str]) -> String {
     let lines = |settings: &[&str]| settings.iter().map(|setting| format!("    {setting}\n")).collect::<String>();
     format!(
         "workers: 1\naccess_log: off\nadmin:\n  address: 127.0.0.1:0\nlisteners:\n  - address: 127.0.0.1:0\n{}pools:\n  \
@@ -411,6 +476,6 @@ pub fn config(backend: SocketAddr, listener: &[&str], pool: &[&str]) -> String {
 }
 
 /// Stickpin in front of this backend.
-pub fn front(backend: SocketAddr) -> Stickpin {
+pub fn front(backend: impl std::fmt::Display) -> Stickpin {
     Stickpin::start(&config(backend, &[], &[]))
 }

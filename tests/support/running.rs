@@ -25,17 +25,18 @@ impl Stickpin {
     pub fn start(yaml: &str) -> Self {
         let config = Config::parse("test.yaml", yaml).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
         let app = App::bind(config, Path::new(".")).unwrap_or_else(|error| panic!("{error:?}\n{yaml}"));
-        let (listeners, admin) = (app.listeners().to_vec(), app.admin());
+        let listeners = app.listeners().iter().filter_map(|address| address.ip()).collect();
+        let admin = app.admin();
         let running = app.start().unwrap_or_else(|error| panic!("{error}"));
         Self { listeners, admin, running }
     }
 
-    /// The first listener.
+    /// The first listener at an IP address.
     pub fn front(&self) -> SocketAddr {
         self.listeners[0]
     }
 
-    /// Every listener.
+    /// Every listener at an IP address.
     pub fn listeners(&self) -> &[SocketAddr] {
         &self.listeners
     }

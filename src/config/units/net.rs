@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use schemars::{Schema, json_schema};
 
 use super::{Scalar, scalar};
-use crate::config::HostPattern;
+use crate::config::{self, HostPattern, ListenOn};
 
 const ADDRESS: &str = "an IP address and port such as 127.0.0.1:8080 or [::1]:8080";
 
@@ -107,22 +107,85 @@ impl Scalar for RedisUrl {
 
 scalar!(RedisUrl);
 
-/// An address to connect to.
-#[derive(Clone, Copy)]
-pub(in crate::config) struct BackendAddress(pub(in crate::config) SocketAddr);
+/// An address to accept clients on.
+pub(in crate::config) struct ListenerAddress(pub(in crate::config) ListenOn);
 
-impl Scalar for BackendAddress {
+impl Scalar for ListenerAddress {
     fn expected() -> Cow<'static, str> {
-        ADDRESS.into()
+        format!("{ADDRESS}, unix:/PATH or systemd:NAME").into()
     }
 
     fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
-        let Address(address) = Address::from_text(text)?;
-        if address.port() == 0 { Err("a port from 1 to 65535".into()) } else { Ok(Self(address)) }
+        if let Some(name) = text.strip_prefix("systemd:") {
+            // As systemd.socket(5) says of FileDescriptorName=.
+            let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b':';
+            let is_name = (1..=255).contains(&name.len()) && name.bytes().all(allowed);
+            return if is_name { Ok(Self(ListenOn::Inherited(name.into()))) } else { Err(SOCKET_NAME.into()) };
+        }
+        if let Some(unix) = unix(text) {
+            return unix.map(|address| Self(ListenOn::Bound(address)));
+        }
+        let Address(address) = Address::from_text(text).map_err(if_general::<Self>)?;
+        Ok(Self(ListenOn::Bound(address.into())))
+    }
+}
+
+scalar!(ListenerAddress);
+
+const SOCKET_NAME: &str = "the name of a socket of systemd: 1 to 255 visible ASCII characters without a colon";
+
+/// An address to connect to.
+pub(in crate::config) struct BackendAddress(pub(in crate::config) config::Address);
+
+impl Scalar for BackendAddress {
+    fn expected() -> Cow<'static, str> {
+        format!("{ADDRESS}, or unix:/PATH").into()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        if let Some(unix) = unix(text) {
+            return unix.map(Self);
+        }
+        let Address(address) = Address::from_text(text).map_err(if_general::<Self>)?;
+        if address.port() == 0 { Err("a port from 1 to 65535".into()) } else { Ok(Self(address.into())) }
     }
 }
 
 scalar!(BackendAddress);
+
+/// The Unix socket that a text names, if it begins like one.
+fn unix(text: &str) -> Option<Result<config::Address, Cow<'static, str>>> {
+    let limit = config::SOCKET_PATH_LIMIT;
+    let expected = || format!("unix: and an absolute path of at most {limit} bytes, such as unix:/run/app.sock").into();
+    text.starts_with("unix:").then(|| text.parse().map_err(|_| expected()))
+}
+
+/// The words of `T` where those for an IP address are no more to the point.
+fn if_general<T: Scalar>(expected: Cow<'static, str>) -> Cow<'static, str> {
+    if expected == ADDRESS { T::expected() } else { expected }
+}
+
+/// Whom to believe: a network, or whoever comes by a Unix socket.
+#[derive(Clone, Copy)]
+pub(in crate::config) enum TrustedProxy {
+    Network(IpNet),
+    Unix,
+}
+
+impl Scalar for TrustedProxy {
+    fn expected() -> Cow<'static, str> {
+        "an IP address or network such as 127.0.0.1 or 10.0.0.0/8, or unix".into()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        if text == "unix" {
+            return Ok(Self::Unix);
+        }
+        Network::from_text(text).map(|Network(network)| Self::Network(network)).map_err(|_| Self::expected())
+    }
+}
+
+scalar!(TrustedProxy);
 
 /// A network, or a single address as the smallest one.
 #[derive(Clone, Copy)]
@@ -138,8 +201,6 @@ impl Scalar for Network {
         network.map(|network| Self(network.trunc())).ok_or_else(Self::expected)
     }
 }
-
-scalar!(Network);
 
 impl Scalar for HostPattern {
     fn expected() -> Cow<'static, str> {
@@ -280,6 +341,33 @@ mod tests {
             assert!(expected.contains(part), "{text}: {expected}");
         }
         assert!(BackendAddress::from_text("127.0.0.1:0").is_err());
+    }
+
+    #[test]
+    fn a_listener_may_be_a_path_or_a_socket_of_systemd() {
+        for text in ["127.0.0.1:80", "[::]:0", "unix:/run/stickpin.sock", "systemd:web", "systemd:stickpin.socket"] {
+            assert_eq!(ListenerAddress::from_text(text).map(|it| it.0.to_string()), Ok(text.to_owned()));
+        }
+        for (text, part) in [
+            ("unix:run/a.sock", "an absolute path"),
+            ("unix:@a", "an absolute path"),
+            ("systemd:", "a socket of systemd"),
+            ("systemd:a:b", "a socket of systemd"),
+            ("/run/a.sock", "unix:/PATH or systemd:NAME"),
+            ("127.0.0.1", "a port after the IP"),
+        ] {
+            let expected = ListenerAddress::from_text(text).err().unwrap();
+            assert!(expected.contains(part), "{text}: {expected}");
+        }
+        assert_eq!(BackendAddress::from_text("unix:/run/a").map(|it| it.0.to_string()), Ok("unix:/run/a".to_owned()));
+        assert!(BackendAddress::from_text("systemd:web").is_err_and(|expected| !expected.contains("systemd")));
+    }
+
+    #[test]
+    fn peers_of_a_unix_socket_are_trusted_by_a_word() {
+        assert!(matches!(TrustedProxy::from_text("unix"), Ok(TrustedProxy::Unix)));
+        assert!(matches!(TrustedProxy::from_text("::1"), Ok(TrustedProxy::Network(_))));
+        assert!(TrustedProxy::from_text("unix:/run/a").is_err());
     }
 
     #[test]

@@ -1,23 +1,27 @@
 //! What faces clients and operators: listeners, admin endpoint, access log.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use super::{items, non_zero, not_empty, secs, tls};
 use crate::config::read::{Given, Report, Short};
 use crate::config::tree::Path;
-use crate::config::units::{Address, FilePath, Percent};
+use crate::config::units::{self, FileMode, FilePath, ListenerAddress, Percent, TrustedProxy};
 use crate::config::words::{LogTarget, LogWord};
-use crate::config::{AccessLog, AccessLogTarget, Admin, Listener, yaml};
+use crate::config::{
+    AccessLog, AccessLogTarget, Address, Admin, ListenOn, Listener, ProxyProtocol, TrustedProxies, yaml,
+};
+
+/// Whoever shares the group of the socket's file may connect, and nobody else.
+const SOCKET_MODE: u32 = 0o660;
 
 /// The listeners that could be read, with their places in the list.
 pub(super) fn listeners(
     report: &Report<'_>,
-    given: Given<Vec<Given<Short<Address, yaml::Listener>>>>,
+    given: Given<Vec<Given<Short<ListenerAddress, yaml::Listener>>>>,
 ) -> Vec<(usize, Listener)> {
     let path = Path::Root.key("listeners");
     not_empty(report, &path, &given, "at least one listener");
-    let mut first_with: HashMap<SocketAddr, usize> = HashMap::new();
+    let mut first_with: HashMap<ListenOn, usize> = HashMap::new();
     let mut listeners = Vec::new();
     for (index, item) in items(report, &path, given, "a listener") {
         let at = path.item(index);
@@ -30,8 +34,8 @@ pub(super) fn listeners(
         };
         let Some(listener) = listener(report, &at, &address_path, yaml) else { continue };
         // Two of them would share the connections in silence: the sockets are opened with SO_REUSEPORT.
-        let first = *first_with.entry(listener.address).or_insert(index);
-        if first != index && listener.address.port() != 0 {
+        let first = *first_with.entry(listener.address.clone()).or_insert(index);
+        if first != index && !is_of_many(&listener.address) {
             report.expected(&address_path, format!("an address of its own, not that of listeners[{first}]"));
         }
         listeners.push((index, listener));
@@ -44,9 +48,15 @@ fn listener(report: &Report<'_>, at: &Path<'_>, address_path: &Path<'_>, yaml: y
     let redirect_path = at.key("redirect_to_https");
     let redirect_to_https = tls::redirect_to_https(report, &redirect_path, yaml.redirect_to_https, tls.is_some());
     let hsts = tls::hsts(report, &at.key("hsts"), yaml.hsts);
-    let Address(address) = report.required(address_path, yaml.address, "an address to listen on")?;
+    let has_mode = !yaml.mode.is_missing();
+    let ListenerAddress(address) = report.required(address_path, yaml.address, "an address to listen on")?;
+    if has_mode && !matches!(&address, ListenOn::Bound(Address::Unix(_))) {
+        report.expected(&at.key("mode"), format!("no mode, because {address} is no path"));
+    }
     Some(Listener {
         address,
+        mode: yaml.mode.option().map_or(SOCKET_MODE, |FileMode(mode)| mode),
+        proxy_protocol: yaml.proxy_protocol.or(ProxyProtocol::Off),
         max_connections: yaml.max_connections.option().map_or(100_000, |most| most.get() as usize),
         head_limit: yaml.head_limit.option().map_or(64 << 10, |limit| limit.bytes()),
         header_timeout: non_zero(yaml.header_timeout, secs(10)),
@@ -57,18 +67,40 @@ fn listener(report: &Report<'_>, at: &Path<'_>, address_path: &Path<'_>, yaml: y
     })
 }
 
+/// Whether several listeners may be written alike: the system gives each a port of its own, or systemd has several
+/// sockets of one name.
+fn is_of_many(address: &ListenOn) -> bool {
+    match address {
+        ListenOn::Bound(address) => address.ip().is_some_and(|address| address.port() == 0),
+        ListenOn::Inherited(_) => true,
+    }
+}
+
+pub(super) fn trusted_proxies(report: &Report<'_>, given: Given<Vec<Given<TrustedProxy>>>) -> TrustedProxies {
+    let mut trusted = TrustedProxies::default();
+    for (_, item) in items(report, &Path::Root.key("trusted_proxies"), given, "a network, or unix") {
+        match item.option() {
+            Some(TrustedProxy::Network(network)) => trusted.networks.push(network),
+            Some(TrustedProxy::Unix) => trusted.unix = true,
+            None => {}
+        }
+    }
+    trusted
+}
+
 pub(super) fn admin(report: &Report<'_>, given: Given<yaml::Admin>, listeners: &[(usize, Listener)]) -> Option<Admin> {
     let path = Path::Root.key("admin");
     let yaml = given.option()?;
     let token_given = !yaml.token_file.is_missing();
     let address_path = path.key("address");
-    let Address(address) = report.required(&address_path, yaml.address, "an address to listen on")?;
+    let units::Address(address) = report.required(&address_path, yaml.address, "an address to listen on")?;
     if !token_given && !address.ip().to_canonical().is_loopback() {
         let why = format!("a file with a token, because others can reach {address} (only loopback needs none)");
         report.expected(&path.key("token_file"), why);
     }
     if address.port() != 0
-        && let Some((index, _)) = listeners.iter().find(|(_, listener)| listener.address == address)
+        && let Some((index, _)) =
+            listeners.iter().find(|(_, listener)| listener.address == ListenOn::Bound(address.into()))
     {
         report.expected(&address_path, format!("an address of its own, not that of listeners[{index}]"));
     }

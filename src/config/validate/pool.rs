@@ -1,7 +1,6 @@
 //! Pools and their backends.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +18,8 @@ use crate::config::units::{
 };
 use crate::config::words::{BalanceWord, LostWord, Off};
 use crate::config::{
-    Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Queue, Rebalance, Rehome, Retry, RetryOn, Sessions,
-    Source, Timeouts, When, WhenUnavailable, yaml,
+    Address, Affinity, Backend, Balance, HomeBy, OnSessionLost, Pool, Queue, Rebalance, Rehome, Retry, RetryOn,
+    SendProxyProtocol, Sessions, Source, Timeouts, When, WhenUnavailable, yaml,
 };
 
 /// Long enough to keep retries of many clients apart, and too short to be noticed.
@@ -111,6 +110,7 @@ fn pool(report: &Report<'_>, at: &Path<'_>, name: &str, yaml: yaml::Pool) -> Poo
         health: health(report, &at.key("health"), yaml.health),
         retry: retry(report, &at.key("retry"), yaml.retry.or(yaml::Retry::default()), sessions),
         timeouts: timeouts(yaml.timeouts.or(yaml::Timeouts::default())),
+        send_proxy_protocol: yaml.send_proxy_protocol.or(SendProxyProtocol::Off),
         slow_start: time(yaml.slow_start, secs(0)),
         panic_below: yaml.panic_below.or(Percent::new(30.0).expect("30 is within 0 to 100")),
         max_requests: yaml.max_requests.option().map(Whole::get),
@@ -295,6 +295,17 @@ fn timeouts(yaml: yaml::Timeouts) -> Timeouts {
     }
 }
 
+/// What a backend is called without a name of its own: its address, of a Unix socket the name of the file.
+fn default_name(address: &Address) -> Option<Arc<str>> {
+    match address {
+        Address::Ip(address) => Some(address.to_string().into()),
+        Address::Unix(path) => {
+            let BackendName(name) = BackendName::from_text(path.file_name()?.to_str()?).ok()?;
+            Some(name)
+        }
+    }
+}
+
 fn queue(yaml: yaml::Queue) -> Queue {
     Queue { length: yaml.length.option().map_or(100, Whole::get), timeout: non_zero(yaml.timeout, secs(5)) }
 }
@@ -304,7 +315,7 @@ fn queue(yaml: yaml::Queue) -> Queue {
 pub(super) struct Taken {
     /// What the list is called in messages; empty where it is the whole file.
     list: &'static str,
-    addresses: HashMap<SocketAddr, usize>,
+    addresses: HashMap<Address, usize>,
     names: HashMap<Arc<str>, usize>,
     routes: HashMap<Arc<str>, usize>,
 }
@@ -359,12 +370,18 @@ pub(super) fn backend(
     let place = |index: usize| format!("{}[{index}]", taken.list);
     let address = report.required(address_path, yaml.address, "the IP address and port of the backend");
     let given_name = yaml.name.option().map(|BackendName(name)| name);
-    let first = address.map_or(index, |BackendAddress(address)| *taken.addresses.entry(address).or_insert(index));
+    let first = address
+        .as_ref()
+        .map_or(index, |BackendAddress(address)| *taken.addresses.entry(address.clone()).or_insert(index));
     if first != index {
         report.expected(address_path, format!("an address of its own, not that of {}", place(first)));
     }
     let given_route = yaml.route.option().map(|BackendName(route)| route);
-    let name = given_name.clone().or_else(|| address.map(|BackendAddress(address)| address.to_string().into()));
+    let default_name = || address.as_ref().and_then(|BackendAddress(address)| default_name(address));
+    let name = given_name.clone().or_else(default_name);
+    if name.is_none() && address.is_some() {
+        report.expected(&at.key("name"), "a name, because that of the socket's file is none".to_owned());
+    }
     if let Some(name) = &name {
         let name_path = if given_name.is_some() { at.key("name") } else { *address_path };
         let named = *taken.names.entry(name.clone()).or_insert(index);

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Backend, Source};
+use crate::config::{Address, Backend, Source};
 
 /// Most backends of a pool that do not stand in its file.
 pub(super) const MOST_DISCOVERED: usize = 10_000;
@@ -45,7 +44,7 @@ impl fmt::Display for LeftOut {
 /// `most` bounds those that the file does not name.
 pub(super) fn merge<'a>(lists: impl IntoIterator<Item = &'a Backend>, most: usize) -> Merged {
     let mut merged = Merged::default();
-    let mut addresses: HashMap<SocketAddr, usize> = HashMap::new();
+    let mut addresses: HashMap<Address, usize> = HashMap::new();
     let mut names: HashMap<&str, usize> = HashMap::new();
     let mut routes: HashMap<&str, usize> = HashMap::new();
     let mut discovered = 0;
@@ -68,7 +67,7 @@ pub(super) fn merge<'a>(lists: impl IntoIterator<Item = &'a Backend>, most: usiz
             discovered += 1;
         }
         let place = merged.backends.len();
-        addresses.insert(backend.address, place);
+        addresses.insert(backend.address.clone(), place);
         names.insert(&backend.name, place);
         routes.insert(route, place);
         merged.backends.push(backend.clone());

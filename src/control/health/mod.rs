@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::unix_seconds;
-use crate::config::{self, BackendTls, Pace, Probe};
+use crate::config::{self, Address, BackendTls, Pace, Probe};
 use crate::drain;
 use crate::pool::{Backend, Evidence, Failure, Health, Member, Memory, Thresholds, instance};
 use crate::proxy::snapshot::{Published, Snapshot};
@@ -133,7 +133,8 @@ impl Schedule {
             let prober = Prober {
                 backend: Arc::clone(&member.backend),
                 address: probed(member, settings),
-                requests_go_to: member.address,
+                requests_go_to: member.address.clone(),
+                sends_proxy_protocol: member.sends_proxy_protocol,
                 timing: Timing::of(settings),
                 settings: Arc::clone(settings),
                 tls: self.tls_client(settings),
@@ -168,16 +169,21 @@ impl Schedule {
 }
 
 /// Where the probes of a backend go.
-fn probed(member: &Member, settings: &config::Health) -> SocketAddr {
-    let with_port = |port| SocketAddr::new(member.address.ip(), port);
-    member.probe_address.unwrap_or_else(|| settings.port.map_or(member.address, with_port))
+fn probed(member: &Member, settings: &config::Health) -> Address {
+    match (&member.probe_address, settings.port, &member.address) {
+        (Some(address), _, _) => address.clone(),
+        (None, Some(port), Address::Ip(address)) => SocketAddr::new(address.ip(), port).into(),
+        // A path has no other port.
+        (None, _, address) => address.clone(),
+    }
 }
 
 /// The probing of one backend; ends when dropped, a probe under way included.
 #[derive(Debug)]
 struct Task {
     /// Where requests go, and where probes do.
-    addresses: (SocketAddr, SocketAddr),
+    addresses: (Address, Address),
+    sends_proxy_protocol: bool,
     settings: Arc<config::Health>,
     /// Of a drain that its agent wants.
     drain_pace: Pace,
@@ -186,14 +192,16 @@ struct Task {
 
 impl Task {
     fn start(prober: Prober, first: Instant) -> Self {
-        let addresses = (prober.requests_go_to, prober.address);
+        let addresses = (prober.requests_go_to.clone(), prober.address.clone());
         let (settings, drain_pace) = (Arc::clone(&prober.settings), prober.drain_pace);
-        Self { addresses, settings, drain_pace, handle: tokio::spawn(prober.run(first)) }
+        let sends_proxy_protocol = prober.sends_proxy_protocol;
+        Self { addresses, sends_proxy_protocol, settings, drain_pace, handle: tokio::spawn(prober.run(first)) }
     }
 
     /// Whether it still does what is asked for.
     fn fits(&self, member: &Member, settings: &config::Health, drain_pace: Pace) -> bool {
-        self.addresses == (member.address, probed(member, settings))
+        self.addresses == (member.address.clone(), probed(member, settings))
+            && self.sends_proxy_protocol == member.sends_proxy_protocol
             && *self.settings == *settings
             && self.drain_pace == drain_pace
             && !self.handle.is_finished()
@@ -210,8 +218,9 @@ impl Drop for Task {
 struct Prober {
     backend: Arc<Backend>,
     /// Where probes go.
-    address: SocketAddr,
-    requests_go_to: SocketAddr,
+    address: Address,
+    requests_go_to: Address,
+    sends_proxy_protocol: bool,
     timing: Timing,
     settings: Arc<config::Health>,
     tls: Option<Arc<ClientConfig>>,
@@ -247,8 +256,12 @@ impl Prober {
                 && self.last.is_none_or(|last| last.outcome != Outcome::Succeeded);
             let (started, result) = {
                 let _place = self.shared.lanes.enter(is_ill).await;
-                let target =
-                    probe::Target { address: self.address, backend: self.requests_go_to, tls: self.tls.as_ref() };
+                let target = probe::Target {
+                    address: &self.address,
+                    backend: &self.requests_go_to,
+                    sends_proxy_protocol: self.sends_proxy_protocol,
+                    tls: self.tls.as_ref(),
+                };
                 // Boxed: between probes, which is nearly always, the task is small.
                 (Instant::now(), Box::pin(probe::probe(&self.settings, target)).await)
             };

@@ -13,20 +13,19 @@ mod raw_tests;
 mod tests;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::agent::Words;
-use crate::config::{self, Probe};
+use crate::config::{self, Address, Probe};
 use crate::pool::{Evidence, Failure};
 use crate::proxy::forward::is_own_trouble;
 use crate::tls::backend as tls;
+use crate::{proxy_protocol, socket};
 use exchange::{Answer, Place};
 
 /// What a probe showed.
@@ -47,11 +46,21 @@ pub(super) struct ProbeReport {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target<'a> {
     /// Where the probe goes.
-    pub(super) address: SocketAddr,
+    pub(super) address: &'a Address,
     /// Where requests go; mostly the same.
-    pub(super) backend: SocketAddr,
+    pub(super) backend: &'a Address,
+    /// Whether connections for requests begin with the header of the PROXY protocol.
+    pub(super) sends_proxy_protocol: bool,
     /// Made of the settings, where they ask for TLS.
     pub(super) tls: Option<&'a Arc<ClientConfig>>,
+}
+
+impl<'a> Target<'a> {
+    /// Where requests go too, in clear and without a word before them.
+    #[cfg(test)]
+    fn plain(address: &'a Address) -> Self {
+        Self { address, backend: address, sends_proxy_protocol: false, tls: None }
+    }
 }
 
 /// What is offered by ALPN to agree on for these probes.
@@ -66,7 +75,8 @@ pub(super) fn protocols(probe: &Probe) -> &'static [&'static [u8]] {
 
 /// Probes a backend once, within `settings.timeout`.
 ///
-/// Without probes in the settings, it is a connection that opens.
+/// Without probes in the settings, it is a connection that opens. Where requests begin with the header of the PROXY protocol
+/// probes do, too: it says that they are our own.
 ///
 /// # Errors
 /// Those of our own, which say nothing of the backend.
@@ -75,7 +85,7 @@ pub(super) async fn probe(settings: &config::Health, target: Target<'_>) -> io::
         let outcome = reach(settings, target).await;
         if matches!(outcome, Err(ProbeError::Failed(Failure::Refused))) && target.address != target.backend {
             // Only a backend that refuses requests, too, is known to be gone.
-            return match TcpStream::connect(target.backend).await {
+            return match socket::connect(target.backend).await {
                 Err(error) if failure_of(&error) == Failure::Refused => outcome,
                 Ok(_) | Err(_) => Err(ProbeError::Failed(Failure::Silent)),
             };
@@ -124,18 +134,13 @@ fn failure_of(error: &io::Error) -> Failure {
     }
 }
 
-/// Whether the connection goes round to itself.
-///
-/// On the same machine, a port nobody listens on may be the one we happen to connect from, and that succeeds.
-fn is_its_own_peer(stream: &TcpStream, peer: SocketAddr) -> io::Result<bool> {
-    // The stream is not asked for its peer: it has none any more when the backend was quick to reset.
-    Ok(stream.local_addr()? == peer)
-}
-
 async fn reach(settings: &config::Health, target: Target<'_>) -> Result<Answer, ProbeError> {
-    let stream = TcpStream::connect(target.address).await?;
-    if is_its_own_peer(&stream, target.address)? {
-        return Err(ProbeError::Failed(Failure::Refused));
+    let mut stream = socket::connect(target.address).await?;
+    // Somewhere else, nobody is known to expect it.
+    if target.sends_proxy_protocol && target.address == target.backend {
+        let mut header = Vec::new();
+        proxy_protocol::write(&mut header, None);
+        stream.write_all(&header).await?;
     }
     let Some(tls) = &settings.tls else {
         return talk(&settings.probe, target.address, false, stream).await;
@@ -148,7 +153,7 @@ async fn reach(settings: &config::Health, target: Target<'_>) -> Result<Answer, 
         Probe::Grpc(probe) => probe.host.as_deref(),
         Probe::Off | Probe::Tcp => None,
     };
-    let name = tls::server_name(tls, host, target.address.ip());
+    let name = tls::server_name(tls, host, target.address.ip().map(|address| address.ip()));
     let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(|error| {
         match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
             Some(error) => ProbeError::Tls(error.to_string()),
@@ -161,11 +166,12 @@ async fn reach(settings: &config::Health, target: Target<'_>) -> Result<Answer, 
     talk(&settings.probe, target.address, true, stream).await
 }
 
-async fn talk<I>(probe: &Probe, address: SocketAddr, is_https: bool, io: I) -> Result<Answer, ProbeError>
+async fn talk<I>(probe: &Probe, address: &Address, is_https: bool, io: I) -> Result<Answer, ProbeError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let own = || address.to_string();
+    // A path is no host.
+    let own = || address.ip().map_or_else(|| "localhost".to_owned(), |address| address.to_string());
     match probe {
         Probe::Off | Probe::Tcp => Ok(Answer::default()),
         Probe::Http(http) => {

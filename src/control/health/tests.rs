@@ -1,6 +1,7 @@
 //! The schedule against real sockets, in real time. Nothing sleeps to let something happen: conditions are polled to a
 //! deadline, and what must not happen is counted after something later has happened.
 
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -139,8 +140,11 @@ fn snapshot(
     let pool = &mut config.pools[0];
     pool.health = health.clone();
     let template = pool.backends.remove(0);
-    let backend =
-        |&(name, address): &(&str, SocketAddr)| config::Backend { name: name.into(), address, ..template.clone() };
+    let backend = |&(name, address): &(&str, SocketAddr)| config::Backend {
+        name: name.into(),
+        address: address.into(),
+        ..template.clone()
+    };
     pool.backends = backends.iter().map(backend).collect();
     Snapshot::new(&config, &KeyRing::from_random([1; 16]), &Lasting::for_tests(registry), generation, Instant::now())
 }

@@ -34,7 +34,7 @@ const MIN_BUFFER: usize = 8 * 1024;
 
 /// How long an idle connection stays open when its worker is closing. A request that is on its way already would be
 /// lost if it were closed at once; this way it is answered, and told that it was the last.
-const LINGER: Duration = Duration::from_millis(500);
+pub(in crate::proxy) const LINGER: Duration = Duration::from_millis(500);
 
 /// How long the last bytes of a connection may take, whoever it is may be gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -3,19 +3,22 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::config::Address;
+use crate::socket;
 use crate::tls::listener::TlsListener;
 
 /// Connections the kernel keeps for us until we accept them.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// How long accepting pauses when there is no room or no file descriptor.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -31,7 +34,7 @@ const EVEN_UP_TO: usize = 64;
 #[derive(Debug)]
 pub struct Listening {
     /// As bound; port 0 has become a real one.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Open client connections, over all workers.
     pub connections: Arc<AtomicUsize>,
     /// Accepting pauses beyond this many.
@@ -40,6 +43,8 @@ pub struct Listening {
     pub trouble: Trouble,
     /// `None`: plain HTTP.
     pub tls: Option<Arc<TlsListener>>,
+    /// Connections that did not begin as they must.
+    pub header_trouble: Trouble,
 }
 
 /// Opens a socket for one worker. The first one of an address with port 0 decides the port for the others.
@@ -47,16 +52,116 @@ pub struct Listening {
 /// # Errors
 /// When the address cannot be bound, another process holding it included.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket_for(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Looks whether an address can be had: `SO_REUSEPORT` lets two processes share a port without a word.
+///
+/// # Errors
+/// When it cannot be bound.
+pub fn look(address: SocketAddr) -> io::Result<()> {
+    let socket = socket_for(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)
+}
+
+/// An address means what it says: `[::]` takes IPv6 only, and `0.0.0.0` may stand beside it.
+fn socket_for(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+/// A socket that listens for streams.
+#[derive(Debug)]
+pub enum ListeningSocket {
+    /// At an IP address.
+    Ip(std::net::TcpListener),
+    /// At a path.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl ListeningSocket {
+    /// One more of the same, for another worker: where there is no `SO_REUSEPORT`, all of them accept from one queue.
+    ///
+    /// # Errors
+    /// When there is no file descriptor left.
+    pub fn another(&self) -> io::Result<Self> {
+        match self {
+            Self::Ip(socket) => socket.try_clone().map(Self::Ip),
+            Self::Unix(socket) => socket.try_clone().map(Self::Unix),
+        }
+    }
+
+    /// What it listens on.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> io::Result<Address> {
+        Ok(match self {
+            Self::Ip(socket) => socket.local_addr()?.into(),
+            // One of the abstract namespace has no path to show.
+            Self::Unix(socket) => Address::Unix(socket.local_addr()?.as_pathname().unwrap_or(Path::new("@")).into()),
+        })
+    }
+
+    /// Ready for a runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot be told of it.
+    fn registered(self) -> io::Result<Acceptor> {
+        match self {
+            Self::Ip(socket) => {
+                socket.set_nonblocking(true)?;
+                TcpListener::from_std(socket).map(Acceptor::Ip)
+            }
+            Self::Unix(socket) => {
+                socket.set_nonblocking(true)?;
+                UnixListener::from_std(socket).map(Acceptor::Unix)
+            }
+        }
+    }
+
+    fn accept(&self) -> io::Result<(std::net::TcpStream, Option<SocketAddr>)> {
+        match self {
+            Self::Ip(socket) => socket.accept().map(|(io, peer)| (io, Some(peer))),
+            Self::Unix(socket) => socket.accept().map(|(io, _)| (socket::carried(io), None)),
+        }
+    }
+}
+
+/// A [`ListeningSocket`] that a runtime knows.
+enum Acceptor {
+    Ip(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Acceptor {
+    /// `peer` is `None` for somebody without an address: the other end of a Unix socket.
+    async fn accept(&self) -> io::Result<(std::net::TcpStream, Option<SocketAddr>)> {
+        match self {
+            Self::Ip(socket) => {
+                let (io, peer) = socket.accept().await?;
+                Ok((io.into_std()?, Some(peer)))
+            }
+            Self::Unix(socket) => Ok((socket::carried(socket.accept().await?.0.into_std()?), None)),
+        }
+    }
+
+    fn into_std(self) -> io::Result<ListeningSocket> {
+        match self {
+            Self::Ip(socket) => socket.into_std().map(ListeningSocket::Ip),
+            Self::Unix(socket) => socket.into_std().map(ListeningSocket::Unix),
+        }
+    }
 }
 
 /// A connection on its way to the worker that will serve it.
@@ -64,8 +169,8 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 pub struct Accepted {
     /// The socket, registered with no runtime.
     pub io: std::net::TcpStream,
-    /// Who connected.
-    pub peer: SocketAddr,
+    /// Who connected; `None` by a Unix socket.
+    pub peer: Option<SocketAddr>,
     /// Index of the listener.
     pub listener: usize,
     /// Counts the connection until dropped.
@@ -129,17 +234,21 @@ impl Inboxes {
 }
 
 /// Accepts until `closing` resolves; then takes what the kernel has queued already, and stops listening.
+///
+/// # Errors
+/// When the runtime cannot be told of the socket.
 pub async fn run(
-    listener: TcpListener,
+    listener: ListeningSocket,
     (index, listening): (usize, &Listening),
     (worker, inboxes): (usize, &Inboxes),
     closing: impl Future<Output = ()>,
-) {
+) -> io::Result<()> {
+    let listener = listener.registered()?;
     let mut closing = std::pin::pin!(closing);
     let mut is_closing = false;
     loop {
         if listening.connections.load(Ordering::Relaxed) >= listening.max_connections && !is_closing {
-            listening.trouble.tell(listening.address, "the connection limit is reached; accepting pauses");
+            listening.trouble.tell(&listening.address, "the connection limit is reached; accepting pauses");
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => continue,
                 () = &mut closing => { is_closing = true; continue },
@@ -152,14 +261,10 @@ pub async fn run(
             () = std::future::ready(()), if is_closing => break,
         };
         match accepted {
-            Ok((io, peer)) => {
-                if let Ok(io) = io.into_std() {
-                    hand_over(io, peer, (index, listening), (worker, inboxes));
-                }
-            }
+            Ok((io, peer)) => hand_over(io, peer, (index, listening), (worker, inboxes)),
             Err(error) if is_clients_doing(&error) => {}
             Err(error) => {
-                listening.trouble.tell(listening.address, &format!("accepting pauses: {error}"));
+                listening.trouble.tell(&listening.address, &format!("accepting pauses: {error}"));
                 tokio::time::sleep(PAUSE).await;
                 if is_closing {
                     break;
@@ -168,7 +273,7 @@ pub async fn run(
         }
     }
     // The runtime may not have heard of everybody who is queued, and closing the socket would reset them.
-    let Ok(listener) = listener.into_std() else { return };
+    let listener = listener.into_std()?;
     loop {
         match listener.accept() {
             Ok((io, peer)) if io.set_nonblocking(true).is_ok() => {
@@ -176,14 +281,14 @@ pub async fn run(
             }
             Ok(_) => {}
             Err(error) if is_clients_doing(&error) => {}
-            Err(_) => return,
+            Err(_) => return Ok(()),
         }
     }
 }
 
 fn hand_over(
     io: std::net::TcpStream,
-    peer: SocketAddr,
+    peer: Option<SocketAddr>,
     (index, listening): (usize, &Listening),
     (worker, inboxes): (usize, &Inboxes),
 ) {
@@ -218,13 +323,13 @@ impl Trouble {
         Self { since: now, last: AtomicU64::new(0) }
     }
 
-    fn tell(&self, address: SocketAddr, what: &str) {
+    /// Accepting goes on and off at the limit: that is one trouble until it has been quiet for a while.
+    pub fn tell(&self, address: &Address, what: &str) {
         if self.is_news(Instant::now()) {
             tracing::warn!(listener = %address, "{what}");
         }
     }
 
-    /// Accepting goes on and off at the limit: that is one trouble until it has been quiet for a while.
     fn is_news(&self, now: Instant) -> bool {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let now = millis(now.duration_since(self.since)).saturating_add(1);

@@ -4,7 +4,12 @@ pub mod listener;
 
 pub mod tls;
 
+pub mod socket_file;
 pub mod stream;
+
+pub mod inherited;
+
+pub mod proxy_header;
 
 pub mod connection;
 

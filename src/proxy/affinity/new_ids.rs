@@ -84,7 +84,8 @@ mod tests {
             let backend = registry.backend(&id, Instant::now());
             backend.set_file_weight(weight);
             let address = ([127, 0, 0, 1], 9000).into();
-            Member { backend, address, probe_address: None, max_pins: None, tier: 0 }
+            let (probe_address, sends_proxy_protocol) = (None, false);
+            Member { backend, address, probe_address, sends_proxy_protocol, max_pins: None, tier: 0 }
         };
         weights.iter().enumerate().map(member).collect()
     }

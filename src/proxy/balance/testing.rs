@@ -67,7 +67,8 @@ pub(super) fn pool(states: &[State]) -> Vec<Member> {
         backend.set_file_weight(state.weight);
         assert_eq!((backend.standing().health, backend.standing().admin), (state.health, state.admin));
         let address = ([127, 0, 0, 1], 9000).into();
-        Member { backend, address, probe_address: None, max_pins: None, tier: state.tier }
+        let (probe_address, sends_proxy_protocol) = (None, false);
+        Member { backend, address, probe_address, sends_proxy_protocol, max_pins: None, tier: state.tier }
     };
     states.iter().enumerate().map(member).collect()
 }

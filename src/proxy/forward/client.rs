@@ -3,23 +3,24 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::exchange::{Exchange, ExchangeError};
 use super::head::{HeadError, ReplyHead};
 use super::request_body::RequestBody;
-use crate::config::Timeouts;
+use crate::config::{Address, Timeouts};
 use crate::pool::{AdminState, Backend, Failure, Member};
 use crate::proxy::deadline::{Deadline, Deadlines};
+use crate::proxy_protocol::{self, Ends};
+use crate::socket;
 
 /// An idle connection is closed after this long: sooner than common app servers close theirs, so that a request
 /// rarely meets a connection that is being closed.
@@ -40,6 +41,9 @@ const BUFFER_LIMIT: usize = 256;
 /// A buffer that grew beyond this is not kept.
 const BUFFER_CAPACITY_LIMIT: usize = 16 * 1024;
 
+/// Longest header of the PROXY protocol that is written, in bytes.
+const PROXY_HEADER: usize = 52;
+
 /// Interim replies to one request that are passed on; a backend that sends more is broken.
 const INTERIM_LIMIT: u32 = 64;
 
@@ -52,12 +56,14 @@ pub struct Client {
     buffers: RefCell<Vec<Vec<u8>>>,
 }
 
-/// The idle connections to one backend.
+/// The idle connections to one backend, all to the same address.
 #[derive(Debug, Default)]
 struct Idle {
     backend: Weak<Backend>,
+    /// `None` before the first.
+    address: Option<Address>,
     /// The youngest is last, and is used first.
-    connections: Vec<(SocketAddr, Connection)>,
+    connections: Vec<Connection>,
 }
 
 /// Why an attempt failed before a reply began.
@@ -134,6 +140,18 @@ pub struct Outgoing<'a> {
     pub end: Option<Instant>,
     /// Set when the whole request was sent, for whoever wants to know when that was.
     pub sent_at: Option<&'a Cell<Instant>>,
+    /// Whose connection this has to be, when backends are told by the PROXY protocol.
+    pub owner: Option<Owner>,
+}
+
+/// Whose requests a connection carries that begins with the header of the PROXY protocol. What that said holds for all of
+/// them, so nobody else's may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The client connection's number.
+    pub connection: u64,
+    /// What the header says. Clients of a trusted proxy come over one connection, and each is told for itself.
+    pub ends: Ends,
 }
 
 /// A reply that has begun.
@@ -169,12 +187,12 @@ impl Client {
         mut write_head: impl FnMut(&mut Vec<u8>, &RequestBody) -> bool,
         mut interim: impl FnMut(&ReplyHead),
     ) -> Result<Begun, (AttemptError, RequestBody)> {
-        let mut idle = self.take_idle(member, is_idempotent(request.method));
+        let mut idle = self.take_idle(member, is_idempotent(request.method), request.owner);
         loop {
             let reused = idle.is_some();
             let connection = match idle.take() {
                 Some(connection) => connection,
-                None => match self.connect(member, connect_timeout(request)).await {
+                None => match self.connect(member, request.owner, connect_timeout(request)).await {
                     Ok(connection) => connection,
                     Err(error) => return Err((error, body)),
                 },
@@ -224,8 +242,15 @@ impl Client {
         if idle.connections.is_empty() {
             idle.backend = Arc::downgrade(&member.backend);
         }
+        if idle.address.as_ref() != Some(&member.address) {
+            // Where the backend was before a reload: of no use to those who come now.
+            if !idle.connections.is_empty() {
+                return;
+            }
+            idle.address = Some(member.address.clone());
+        }
         if idle.connections.len() < IDLE_LIMIT {
-            idle.connections.push((member.address, connection));
+            idle.connections.push(connection);
         }
     }
 
@@ -241,7 +266,7 @@ impl Client {
             let timeout = idle_timeout(&backend);
             // Put back in order of time, so the old ones are in front.
             let is_old = |since: Instant| now.saturating_duration_since(since) >= timeout;
-            let old = idle.connections.partition_point(|(_, connection)| is_old(connection.idle_since));
+            let old = idle.connections.partition_point(|connection| is_old(connection.idle_since));
             idle.connections.drain(..old);
         }
     }
@@ -251,21 +276,28 @@ impl Client {
         self.idle.borrow_mut().iter_mut().for_each(|idle| idle.connections.clear());
     }
 
-    fn take_idle(&self, member: &Member, is_idempotent: bool) -> Option<Connection> {
+    fn take_idle(&self, member: &Member, is_idempotent: bool, owner: Option<Owner>) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        let idle = &mut idle.get_mut(member.backend.serial() as usize)?.connections;
-        while let Some((address, connection)) = idle.pop() {
-            // An idle connection to where the backend was before a reload is of no use.
-            if address != member.address || connection.is_stale() {
+        let idle = idle.get_mut(member.backend.serial() as usize)?;
+        if idle.address.as_ref() != Some(&member.address) {
+            // Where the backend was before a reload.
+            idle.connections.clear();
+        }
+        loop {
+            let place = match owner {
+                None => idle.connections.len().checked_sub(1)?,
+                // Linear in what is idle, for pools that send the PROXY protocol only.
+                Some(_) => idle.connections.iter().rposition(|connection| connection.owner == owner)?,
+            };
+            let connection = &idle.connections[place];
+            if connection.is_stale() || connection.owner != owner {
+                // In order of time they stay.
+                idle.connections.remove(place);
                 continue;
             }
-            if is_idempotent || self.clock.coarse_now().duration_since(connection.idle_since) < FRESH {
-                return Some(connection);
-            }
-            idle.push((address, connection));
-            return None;
+            let is_fresh = || self.clock.coarse_now().duration_since(connection.idle_since) < FRESH;
+            return (is_idempotent || is_fresh()).then(|| idle.connections.remove(place));
         }
-        None
     }
 
     /// Closes idle connections to backends that other requests want a connection to and cannot have one, because as many
@@ -280,8 +312,13 @@ impl Client {
         }
     }
 
-    async fn connect(&self, member: &Member, timeout: Duration) -> Result<Connection, AttemptError> {
-        let (address, room) = (member.address, member.backend.room());
+    async fn connect(
+        &self,
+        member: &Member,
+        owner: Option<Owner>,
+        timeout: Duration,
+    ) -> Result<Connection, AttemptError> {
+        let room = member.backend.room();
         let counted = match room.try_connect() {
             Some(counted) => counted,
             // An idle one of its own which it may not use, or one of another worker, has to make room. There is one: in use
@@ -294,16 +331,20 @@ impl Client {
                 }
             }
         };
-        let io = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+        let connect = async {
+            let mut io = socket::connect(&member.address).await?;
+            if let Some(owner) = owner {
+                let mut header = Vec::with_capacity(PROXY_HEADER);
+                proxy_protocol::write(&mut header, Some(owner.ends));
+                io.write_all(&header).await?;
+            }
+            Ok(io)
+        };
+        let io = match tokio::time::timeout(timeout, connect).await {
             Ok(connected) => connected.map_err(AttemptError::Connect)?,
             Err(_) => return Err(AttemptError::ConnectTimeout),
         };
-        if is_connected_to_itself(&io) {
-            return Err(AttemptError::Connect(io::ErrorKind::ConnectionRefused.into()));
-        }
-        // Fails only on a socket that is broken already, which the first write will tell.
-        let _ = io.set_nodelay(true);
-        Ok(Connection::new(io, counted, self.clock.coarse_now()))
+        Ok(Connection::new((io, counted), owner, self.clock.coarse_now()))
     }
 
     fn close_one_idle(&self, backend: &Backend) {
@@ -340,14 +381,6 @@ pub fn is_own_trouble(error: &io::Error) -> bool {
     // EADDRNOTAVAIL: no free port to connect from.
     const OURS: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL];
     error.raw_os_error().is_some_and(|errno| OURS.contains(&errno))
-}
-
-/// A port that nobody listens on may be given to the very socket that connects to it, and then it answers itself.
-fn is_connected_to_itself(io: &TcpStream) -> bool {
-    match (io.local_addr(), io.peer_addr()) {
-        (Ok(local), Ok(peer)) => local == peer,
-        _ => false,
-    }
 }
 
 /// Methods whose effect is the same when a request is sent twice (RFC 9110 §9.2.2).
@@ -438,7 +471,8 @@ mod tests {
         let client = Client::new(Rc::new(Deadlines::new(now, std::time::SystemTime::now())));
         let id = BackendId { pool: "shop".into(), name: "app1".into() };
         let backend = Registry::new(1).backend(&id, now);
-        let kept = Idle { backend: Arc::downgrade(&backend), connections: Vec::with_capacity(IDLE_LIMIT) };
+        let kept =
+            Idle { backend: Arc::downgrade(&backend), connections: Vec::with_capacity(IDLE_LIMIT), address: None };
         client.idle.borrow_mut().push(kept);
         client.sweep(now);
         assert!(client.idle.borrow()[0].backend.upgrade().is_some());

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::client::Owner;
 use crate::pool::OpenConnection;
 
 /// What the first read of a reply has room for.
@@ -24,13 +25,15 @@ pub(super) struct Connection {
     /// Counts it; after `io`, so that it is closed before another may be opened.
     counted: OpenConnection,
     pub(super) read: BytesMut,
+    /// Whose requests it carries, when the backend was told so.
+    pub(super) owner: Option<Owner>,
     /// When it was last put back, for those that are idle.
     pub(super) idle_since: Instant,
 }
 
 impl Connection {
-    pub(super) fn new(io: TcpStream, counted: OpenConnection, now: Instant) -> Self {
-        Self { io, counted, read: BytesMut::new(), idle_since: now }
+    pub(super) fn new((io, counted): (TcpStream, OpenConnection), owner: Option<Owner>, now: Instant) -> Self {
+        Self { io, counted, read: BytesMut::new(), owner, idle_since: now }
     }
 
     /// Whether the backend has closed it, or sent what nobody asked for. No system call unless something came.

@@ -9,6 +9,8 @@ mod chunked;
 
 mod head;
 
+mod told;
+
 mod request_head;
 
 mod request_body;
@@ -21,7 +23,7 @@ mod client;
 
 pub mod tunnel;
 
-pub use client::{AttemptError, Begun, Client, Outgoing, connect_failure, is_idempotent, is_own_trouble};
+pub use client::{AttemptError, Begun, Client, Outgoing, Owner, connect_failure, is_idempotent, is_own_trouble};
 pub use exchange::{BodyError, Exchange};
 pub use head::{HeadError, ReplyHead};
 pub use request_body::RequestBody;

@@ -4,10 +4,14 @@
 //! `X-Forwarded-*`. What only concerns the hop from the client is left out, and so is whatever claims to come from us.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 
 use super::request_body::RequestBody;
+use super::told;
+use crate::config::TrustedProxies;
+use crate::proxy_protocol::Ends;
 
 /// What we are called in `Via`: no version, no host.
 const VIA_NAME: &str = "stickpin";
@@ -15,40 +19,38 @@ const VIA_NAME: &str = "stickpin";
 /// Lines about where a request came from, made once for each client connection.
 #[derive(Debug)]
 pub struct Origin {
-    /// A trusted proxy's own `X-Forwarded-*` are believed and added to.
-    is_trusted: bool,
-    peer: IpAddr,
+    /// Who else is a trusted proxy, when this client is one: its own `X-Forwarded-*` are believed and added to.
+    trusted: Option<Arc<TrustedProxies>>,
+    ends: Ends,
     scheme: &'static str,
     address: String,
-    /// `for=` of `Forwarded`, quoted when it has to be.
-    forwarded_for: String,
+    /// The client as a node of `Forwarded`, quoted when it has to be.
+    node: String,
+    /// Where it came in.
     port: u16,
     /// Lines about the certificate that the client showed, each with its line end.
     certificate: Vec<u8>,
-    /// All that there is to say about a peer that is believed nothing, but for the host.
+    /// All that there is to say about a client that is believed nothing, but for the host.
     lines: Vec<u8>,
 }
 
 impl Origin {
-    /// For a client connection from `peer` that was accepted on `local`.
-    pub fn new(peer: IpAddr, local: SocketAddr, is_tls: bool, is_trusted: bool) -> Self {
-        let peer = peer.to_canonical();
+    /// For a client connection between these ends; `trusted` when the client is a trusted proxy.
+    pub fn new(ends: Ends, is_tls: bool, trusted: Option<Arc<TrustedProxies>>) -> Self {
+        let ends = Ends { source: canonical(ends.source), destination: canonical(ends.destination) };
+        let peer = ends.source.ip();
         let scheme = if is_tls { "https" } else { "http" };
-        let forwarded_for = match peer {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => format!("\"[{address}]\""),
-        };
-        let port = local.port();
+        let (node, port) = (node(peer), usual_port(ends.destination.port(), scheme));
         let lines = format!(
             "x-forwarded-for: {peer}\r\nx-forwarded-proto: {scheme}\r\nx-forwarded-port: {port}\r\n\
-             via: 1.1 {VIA_NAME}\r\nforwarded: for={forwarded_for};proto={scheme}"
+             via: 1.1 {VIA_NAME}\r\nforwarded: for={node};proto={scheme}"
         );
         Self {
-            is_trusted,
-            peer,
+            trusted,
+            ends,
             scheme,
             address: peer.to_string(),
-            forwarded_for,
+            node,
             port,
             certificate: Vec::new(),
             lines: lines.into_bytes(),
@@ -63,26 +65,47 @@ impl Origin {
 
     /// Whether the client (or a trusted proxy's client) uses https.
     pub fn is_https(&self, headers: &HeaderMap) -> bool {
-        if self.is_trusted
-            && let Some(proto) = headers.get(X_FORWARDED_PROTO)
-        {
-            return proto.as_bytes().trim_ascii().eq_ignore_ascii_case(b"https");
-        }
-        self.scheme == "https"
+        self.told(|_| told::scheme(headers)).unwrap_or(self.scheme) == "https"
     }
 
-    /// The client's address: the peer's, or what a trusted proxy says last.
+    /// The client's address: the peer's, or whom trusted proxies tell.
     pub fn client(&self, headers: &HeaderMap) -> IpAddr {
-        let told = || headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?.rsplit(',').next();
-        let told = if self.is_trusted { told() } else { None };
-        told.and_then(|address| address.trim().parse().ok()).unwrap_or(self.peer)
+        self.told(|trusted| told::client(headers, trusted)).unwrap_or(self.ends.source.ip())
+    }
+
+    /// The ends of the client's connection. Of a client that a trusted proxy tells of, nobody knows the port.
+    pub fn ends(&self, headers: &HeaderMap) -> Ends {
+        match self.told(|trusted| told::client(headers, trusted)) {
+            Some(client) if client != self.ends.source.ip() => Ends { source: (client, 0).into(), ..self.ends },
+            Some(_) | None => self.ends,
+        }
+    }
+
+    fn told<T>(&self, look: impl FnOnce(&TrustedProxies) -> Option<T>) -> Option<T> {
+        look(self.trusted.as_ref()?)
     }
 }
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// An address as it stands in `Forwarded`.
+fn node(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    }
+}
+
+/// The port, or the usual one of the scheme where there is none: a Unix socket has no port.
+fn usual_port(port: u16, scheme: &str) -> u16 {
+    match port {
+        0 if scheme == "https" => 443,
+        0 => 80,
+        port => port,
+    }
+}
 
 /// What is written into a head.
 #[derive(Debug)]
@@ -140,7 +163,7 @@ impl RequestHead<'_> {
                 Class::Dropped => {}
             }
         }
-        if self.origin.is_trusted || has_via || self.version == Version::HTTP_10 {
+        if self.origin.trusted.is_some() || has_via || self.version == Version::HTTP_10 {
             self.write_told_origin(out);
         } else {
             out.extend_from_slice(&self.origin.lines);
@@ -160,43 +183,56 @@ impl RequestHead<'_> {
     /// Where the request came from, when others before us have told something.
     #[cold]
     fn write_told_origin(&self, out: &mut Vec<u8>) {
-        let origin = self.origin;
-        let told = |name: HeaderName| if origin.is_trusted { self.headers.get(name) } else { None };
+        let (origin, headers) = (self.origin, self.headers);
+        let client = origin.told(|trusted| told::client(headers, trusted));
         out.extend_from_slice(b"x-forwarded-for: ");
-        if origin.is_trusted {
-            self.write_values(out, X_FORWARDED_FOR);
+        if origin.trusted.is_some() {
+            let has_list = self.write_values(out, told::X_FORWARDED_FOR);
+            // The proxy wrote `Forwarded` only.
+            if let (false, Some(client)) = (has_list, client) {
+                out.extend_from_slice(format!("{client}, ").as_bytes());
+            }
         }
         out.extend_from_slice(origin.address.as_bytes());
+        let scheme = origin.told(|_| told::scheme(headers));
         out.extend_from_slice(b"\r\nx-forwarded-proto: ");
-        out.extend_from_slice(told(X_FORWARDED_PROTO).map_or(origin.scheme.as_bytes(), HeaderValue::as_bytes));
+        out.extend_from_slice(scheme.unwrap_or(origin.scheme).as_bytes());
+        let host = origin.told(|_| told::host(headers));
+        let port = origin.told(|_| told::port(headers)).or_else(|| told::port_of(host.as_deref()?));
+        // Our own port says nothing about where the client of a proxy went.
+        let port = port.unwrap_or_else(|| scheme.map_or(origin.port, |scheme| usual_port(0, scheme)));
         out.extend_from_slice(b"\r\nx-forwarded-port: ");
-        match told(X_FORWARDED_PORT) {
-            Some(port) => out.extend_from_slice(port.as_bytes()),
-            None => out.extend_from_slice(itoa::Buffer::new().format(origin.port).as_bytes()),
-        }
+        out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
         out.extend_from_slice(b"\r\nvia: ");
         self.write_values(out, header::VIA);
         out.extend_from_slice(if self.version == Version::HTTP_10 { b"1.0 " } else { b"1.1 " });
         out.extend_from_slice(VIA_NAME.as_bytes());
         out.extend_from_slice(b"\r\nforwarded: ");
-        if origin.is_trusted {
-            self.write_values(out, header::FORWARDED);
+        if origin.trusted.is_some() {
+            if told::is_forwarded_its_own(headers) {
+                self.write_values(out, header::FORWARDED);
+            } else if let Some(client) = client {
+                out.extend_from_slice(format!("for={}, ", node(client)).as_bytes());
+            }
         }
         out.extend_from_slice(b"for=");
-        out.extend_from_slice(origin.forwarded_for.as_bytes());
+        out.extend_from_slice(origin.node.as_bytes());
         out.extend_from_slice(b";proto=");
         out.extend_from_slice(origin.scheme.as_bytes());
         self.write_forwarded_host(out);
         out.extend_from_slice(b"\r\nx-forwarded-host: ");
-        out.extend_from_slice(told(X_FORWARDED_HOST).map_or(self.host, HeaderValue::as_bytes));
+        out.extend_from_slice(host.as_deref().unwrap_or(self.host));
         out.extend_from_slice(b"\r\n");
     }
 
-    fn write_values(&self, out: &mut Vec<u8>, name: HeaderName) {
-        for value in self.headers.get_all(name) {
+    /// Writes a header's values, each followed by a comma. Returns whether there are any.
+    fn write_values(&self, out: &mut Vec<u8>, name: HeaderName) -> bool {
+        let start = out.len();
+        for value in self.headers.get_all(name).iter().filter(|value| !value.as_bytes().trim_ascii().is_empty()) {
             out.extend_from_slice(value.as_bytes());
             out.extend_from_slice(b", ");
         }
+        out.len() > start
     }
 
     fn write_forwarded_host(&self, out: &mut Vec<u8>) {
@@ -388,8 +424,14 @@ mod tests {
         String::from_utf8(out).expect("text")
     }
 
+    fn origin(peer: IpAddr, trusted: Option<&str>) -> Origin {
+        let ends = Ends { source: (peer, 40_000).into(), destination: ([127, 0, 0, 1], 8080).into() };
+        let networks = trusted.map(|network| vec![network.parse().expect("a network")]);
+        Origin::new(ends, false, networks.map(|networks| Arc::new(TrustedProxies { networks, unix: false })))
+    }
+
     fn stranger() -> Origin {
-        Origin::new([192, 0, 2, 7].into(), ([127, 0, 0, 1], 8080).into(), false, false)
+        origin([192, 0, 2, 7].into(), None)
     }
 
     #[test]
@@ -445,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_is_believed_and_added_to() {
-        let proxy = Origin::new([10, 0, 0, 2].into(), ([127, 0, 0, 1], 8080).into(), false, true);
+        let proxy = origin([10, 0, 0, 2].into(), Some("10.0.0.0/8"));
         let lines = [
             ("x-forwarded-for", "192.0.2.7"),
             ("x-forwarded-proto", "https"),
@@ -473,9 +515,64 @@ mod tests {
     }
 
     #[test]
+    fn what_a_trusted_proxy_leaves_out_is_filled_in_and_what_it_passes_on_unseen_is_left_out() {
+        let proxy = origin([10, 0, 0, 2].into(), Some("10.0.0.0/8"));
+        let all = "forwarded: for=192.0.2.7, for=10.0.0.2;proto=http;host=\"shop.example\"\r\n";
+        type Lines = &'static [(&'static str, &'static str)];
+        let rows: &[(Lines, &[&str])] = &[
+            // Nothing told: as from anybody else.
+            (&[], &["x-forwarded-for: 10.0.0.2\r\n", "x-forwarded-port: 8080\r\n", "forwarded: for=10.0.0.2;"]),
+            (&[("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=6.6.6.6;host=evil")], &[all]),
+            (&[("x-forwarded-for", "192.0.2.7")], &["x-forwarded-for: 192.0.2.7, 10.0.0.2\r\n", all]),
+            (&[("forwarded", "for=192.0.2.7")], &["x-forwarded-for: 192.0.2.7, 10.0.0.2\r\n", all]),
+            (&[("x-forwarded-for", "2001:db8::9")], &["forwarded: for=\"[2001:db8::9]\", for=10.0.0.2;"]),
+            (
+                &[("x-forwarded-for", " "), ("x-forwarded-for", "192.0.2.7")],
+                &["x-forwarded-for: 192.0.2.7, 10.0.0.2\r\n"],
+            ),
+            // The proxy's port, not ours.
+            (&[("x-forwarded-proto", "https")], &["x-forwarded-proto: https\r\n", "x-forwarded-port: 443\r\n"]),
+            (&[("x-forwarded-host", "a.example:8443")], &["x-forwarded-port: 8443\r\n"]),
+            (&[("x-forwarded-proto", "https"), ("x-forwarded-port", "9443")], &["x-forwarded-port: 9443\r\n"]),
+            (
+                &[("x-forwarded-proto", "x"), ("x-forwarded-host", "a\"b"), ("x-forwarded-port", "-1")],
+                &["x-forwarded-proto: http\r\n", "x-forwarded-host: shop.example\r\n", "x-forwarded-port: 8080\r\n"],
+            ),
+        ];
+        for (lines, expected) in rows {
+            let text = written(&proxy, lines);
+            for expected in *expected {
+                assert!(text.contains(expected), "{expected:?} is not in {text}");
+            }
+            for unwanted in ["6.6.6.6", "evil"] {
+                assert!(!text.contains(unwanted), "{unwanted:?} is in {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_ends_of_a_connection_are_those_of_the_client() {
+        let proxy = origin([10, 0, 0, 2].into(), Some("10.0.0.0/8"));
+        let told: HeaderMap = [(told::X_FORWARDED_FOR, HeaderValue::from_static("192.0.2.7"))].into_iter().collect();
+        assert_eq!(proxy.ends(&told).source.to_string(), "192.0.2.7:0");
+        assert_eq!(proxy.ends(&HeaderMap::new()).source.to_string(), "10.0.0.2:40000");
+        assert_eq!(stranger().ends(&told).source.to_string(), "192.0.2.7:40000");
+        assert_eq!(proxy.ends(&told).destination.to_string(), "127.0.0.1:8080");
+        let mapped = Ends { source: "[::ffff:192.0.2.7]:9".parse().expect("an address"), ..proxy.ends };
+        assert_eq!(Origin::new(mapped, false, None).client(&told).to_string(), "192.0.2.7");
+    }
+
+    #[test]
+    fn a_socket_without_a_port_has_that_of_the_scheme() {
+        let ends = Ends { source: ([127, 0, 0, 1], 0).into(), destination: ([127, 0, 0, 1], 0).into() };
+        for (is_tls, expected) in [(false, "x-forwarded-port: 80\r\n"), (true, "x-forwarded-port: 443\r\n")] {
+            assert!(written(&Origin::new(ends, is_tls, None), &[]).contains(expected));
+        }
+    }
+
+    #[test]
     fn an_ipv6_peer_is_quoted_in_forwarded() {
-        let origin = Origin::new(std::net::Ipv6Addr::LOCALHOST.into(), ([127, 0, 0, 1], 80).into(), false, false);
-        let text = written(&origin, &[]);
+        let text = written(&origin(std::net::Ipv6Addr::LOCALHOST.into(), None), &[]);
         assert!(text.contains("for=\"[::1]\";") && text.contains("x-forwarded-for: ::1\r\n"), "{text}");
     }
 

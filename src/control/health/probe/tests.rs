@@ -1,6 +1,7 @@
 //! Every kind of probe against a real server of its kind.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
@@ -166,7 +167,7 @@ fn trusting(pem: &[u8]) -> BackendTls {
 
 async fn report(settings: &config::Health, address: SocketAddr) -> ProbeReport {
     let tls = settings.tls.as_ref().map(|tls| tls::client(tls, protocols(&settings.probe)).unwrap());
-    probe(settings, Target { address, backend: address, tls: tls.as_ref() }).await.unwrap()
+    probe(settings, Target { tls: tls.as_ref(), ..Target::plain(&address.into()) }).await.unwrap()
 }
 
 async fn evidence(probe: Probe, address: SocketAddr) -> Evidence {
@@ -359,7 +360,8 @@ async fn an_own_port_that_refuses_does_not_prove_that_the_backend_is_gone() {
         (dead, server.address, Evidence::ProbeFailed(Failure::Silent)),
         (dead, dead_too, Evidence::ProbeFailed(Failure::Refused)),
     ] {
-        let shown = probe(&settings(Probe::Tcp), Target { address, backend, tls: None }).await.unwrap();
+        let (address, backend) = (&address.into(), &backend.into());
+        let shown = probe(&settings(Probe::Tcp), Target { backend, ..Target::plain(address) }).await.unwrap();
         assert_eq!(shown.evidence, expected);
     }
 }
@@ -368,6 +370,5 @@ async fn an_own_port_that_refuses_does_not_prove_that_the_backend_is_gone() {
 async fn without_anybody_to_trust_no_probe_is_made() {
     let server = Server::start(Speaks::Http1, None, || reply(200, &[], "")).await;
     let settings = config::Health { tls: Some(trusting(b"")), ..settings(Probe::Tcp) };
-    let target = Target { address: server.address, backend: server.address, tls: None };
-    assert!(probe(&settings, target).await.is_err(), "and above all none without TLS");
+    assert!(probe(&settings, Target::plain(&server.address.into())).await.is_err(), "and above all none without TLS");
 }

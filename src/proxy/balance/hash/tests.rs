@@ -54,6 +54,7 @@ fn replicas_agree_on_the_golden_homes() {
                         backend,
                         address: ([127, 0, 0, 1], 9000).into(),
                         probe_address: None,
+                        sends_proxy_protocol: false,
                         max_pins: None,
                         tier: 0,
                     }
