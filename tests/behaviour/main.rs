@@ -37,7 +37,7 @@ mod failures;
 
 mod gate;
 
-mod grpc;
+mod grpc_calls;
 
 mod hash;
 
