@@ -480,6 +480,7 @@ fn each_mistake_at_the_top_is_named_with_its_place() {
         (file("listeners: [ 'unix:run/a.sock' ]"), "1: listeners[0]: expected unix: and an absolute path of at most 107 bytes, such as unix:/run/app.sock, found \"unix:run/a.sock\"".to_owned()),
         (file("listeners: [ { address: 'unix:/run/a.sock', mode: 660 } ]"), "1: listeners[0].mode: expected four octal digits such as 0660, the first of them 0, found 660".to_owned()),
         (file("listeners: [ { address: '127.0.0.1:80', mode: 0660 } ]"), "1: listeners[0].mode: expected no mode, because 127.0.0.1:80 is no path, found \"0660\"".to_owned()),
+        (file("listeners: [ '127.0.0.1:81', { address: '127.0.0.1:80', proxy_protocol: optional } ]"), "1: listeners[1].proxy_protocol: expected off, because trusted_proxies names nobody who may send such a header, found \"optional\"".to_owned()),
         (file("listeners: [ { address: '127.0.0.1:80', proxy_protocol: v2 } ]"), "1: listeners[0].proxy_protocol: expected off, optional or required, found \"v2\"".to_owned()),
         (listening("user: a:b:c"), "1: user: expected the name of a user, or USER:GROUP, found \"a:b:c\"".to_owned()),
         (file("listeners:\n  - 127.0.0.1:80\n  - address: 127.0.0.1:80"), "3: listeners[1].address: expected an address of its own, not that of listeners[0], found \"127.0.0.1:80\"".to_owned()),

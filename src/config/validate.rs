@@ -53,6 +53,11 @@ fn check(report: &Report<'_>, file: yaml::File) -> Config {
     let top = Path::Root;
     let listeners = front::listeners(report, file.listeners);
     let pools = pool::pools(report, file.pools);
+    let may_trust = file.trusted_proxies.is_wrong();
+    let trusted_proxies = front::trusted_proxies(report, file.trusted_proxies);
+    if !may_trust {
+        front::trusted_where_needed(report, &listeners, &trusted_proxies);
+    }
     Config {
         workers: file.workers.option().and_then(|workers| NonZeroUsize::new(workers.get() as usize)),
         state_dir: file.state_dir.option().map(|FilePath(path)| path),
@@ -60,7 +65,7 @@ fn check(report: &Report<'_>, file: yaml::File) -> Config {
         pin_store: pin_store::pin_store(report, &top.key("pin_store"), file.pin_store.or(yaml::PinStore::default())),
         stop_deadline: time(file.stop_deadline, secs(30)),
         user: file.user.option().map(|UserName(user)| user),
-        trusted_proxies: Arc::new(front::trusted_proxies(report, file.trusted_proxies)),
+        trusted_proxies: Arc::new(trusted_proxies),
         access_log: front::access_log(report, file.access_log),
         admin: front::admin(report, file.admin, &listeners),
         routes: route::routes(report, file.routes, &pools),

@@ -249,12 +249,18 @@ impl Kept {
         let mut material = self.material.clone();
         match part {
             Part::Certificate(index) => {
-                let read = certificate(contents)?;
-                let staple = staple(&read, contents, now);
-                if let Some(Err(error)) = &staple {
-                    tell_no_staple(&self.name, self.settings.certificates[index].ocsp_file.as_deref(), &**error);
-                }
-                material.certificates[index] = (Arc::new(read), staple.and_then(Result::ok));
+                let (old, old_staple) = &self.material.certificates[index];
+                let read = not_worse(certificate(contents)?, Some(old), now)?;
+                let staple = match staple(&read, contents, now) {
+                    Some(Err(error)) => {
+                        let file = self.settings.certificates[index].ocsp_file.as_deref();
+                        tell_no_staple(&self.name, file, &*error);
+                        // What was passed on so far is still right about the same certificate.
+                        old_staple.clone().filter(|_| read.serial == old.serial)
+                    }
+                    staple => staple.and_then(Result::ok),
+                };
+                material.certificates[index] = (Arc::new(read), staple);
                 self.files.told[index] = Validity::Valid;
             }
             Part::ClientCas => material.client_cas = Some(ClientCas::read(&contents[0])?),
@@ -326,6 +332,12 @@ impl Kept {
         is_changed
     }
 
+    /// The one in force of these files.
+    fn certificate_of(&self, files: &CertificateFiles) -> Option<&Certificate> {
+        let place = self.settings.certificates.iter().position(|known| known.cert_file == files.cert_file)?;
+        Some(&*self.material.certificates[place].0)
+    }
+
     fn tell_all_remarks(&self) {
         (0..self.material.certificates.len()).for_each(|index| self.tell_remarks(index));
     }
@@ -385,7 +397,8 @@ fn prepare(
     for (index, paths) in settings.certificates.iter().enumerate() {
         let key = format!("{name}.tls.certificates[{index}]");
         let (watched, contents) = open(certificate_paths(paths, base), &key)?;
-        let read = certificate(&contents).map_err(failed(&key, &watched))?;
+        let old = had.and_then(|had| had.certificate_of(paths));
+        let read = certificate(&contents).and_then(|read| not_worse(read, old, now)).map_err(failed(&key, &watched))?;
         let staple = staple(&read, &contents, now);
         if let Some(Err(error)) = &staple {
             tell_no_staple(name, paths.ocsp_file.as_deref(), &**error);
@@ -424,7 +437,8 @@ fn prepare(
 }
 
 fn open(paths: Vec<PathBuf>, key: &str) -> Result<(Watched, Vec<Vec<u8>>), ReloadError> {
-    Watched::open(paths).map_err(ReloadError::failed(|| key.to_owned()))
+    let needed = needed(&paths);
+    Watched::open(paths, needed).map_err(ReloadError::failed(|| key.to_owned()))
 }
 
 fn failed<E: Into<Cause>>(key: &str, watched: &Watched) -> impl FnOnce(E) -> ReloadError {
@@ -441,8 +455,22 @@ fn certificate_paths(files: &CertificateFiles, base: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// All but an OCSP response: a certificate is renewed without one, too.
+fn needed(paths: &[PathBuf]) -> usize {
+    paths.len().min(2)
+}
+
 fn certificate(contents: &[Vec<u8>]) -> Result<Certificate, Cause> {
     Ok(Certificate::read(&contents[0], &contents[1], &provider())?)
+}
+
+/// A certificate that has expired is better than none, but not better than one that has not.
+fn not_worse(read: Certificate, old: Option<&Certificate>, now: SystemTime) -> Result<Certificate, Cause> {
+    let was_good = old.is_some_and(|old| old.validity(now) == Validity::Valid);
+    if was_good && read.validity(now) == Validity::Expired {
+        return Err("the certificate has expired, and the one in force has not".into());
+    }
+    Ok(read)
 }
 
 /// A response that cannot be passed on is no reason to do without the certificate: clients ask the responder then.
@@ -483,7 +511,7 @@ fn next_rotation(settings: &Tls, now: SystemTime) -> SystemTime {
 pub fn check(config: &Config, base: &Path) -> (Vec<String>, Vec<String>) {
     let now = SystemTime::now();
     let (mut problems, mut remarks) = (Vec::new(), Vec::new());
-    let read = |paths: Vec<PathBuf>| Watched::open(paths).map_err(|error| with_causes(&error));
+    let read = |paths: Vec<PathBuf>| Watched::open(paths, usize::MAX).map_err(|error| with_causes(&error));
     for (index, listener) in config.listeners.iter().enumerate() {
         let Some(tls) = &listener.tls else { continue };
         let name = format!("listeners[{index}].tls");

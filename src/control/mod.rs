@@ -198,7 +198,7 @@ fn note(shared: &Shared, result: &Result<u64, reload::ReloadError>) {
         }
         Err(error) => {
             shared.reloads.failed.fetch_add(1, Ordering::Relaxed);
-            let cause = std::error::Error::source(error).map(ToString::to_string);
+            let cause = std::error::Error::source(error).map(with_causes);
             tracing::error!(%error, cause, "the reload changed nothing");
         }
     }

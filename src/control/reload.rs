@@ -111,21 +111,22 @@ pub fn keys(config: &Config, base: &Path, had: Option<&KeyRing>) -> Result<KeyRi
 /// Makes of the listeners that the file names those that can be had without binding: the ones there are, with the settings
 /// that may change while they run, which are `tls`, `redirect_to_https` and `hsts`. Tells whether the file wants others.
 fn keep_bound(bound: &[config::Listener], listeners: &mut Vec<config::Listener>) -> bool {
-    let is_one = |(old, new): (&config::Listener, &config::Listener)| {
+    let wanted = std::mem::take(listeners);
+    let is_one = |old: &config::Listener, new: &config::Listener| {
         old.address == new.address && old.tls.is_some() == new.tls.is_some()
     };
-    if bound.len() != listeners.len() || !bound.iter().zip(&*listeners).all(is_one) {
-        *listeners = bound.to_vec();
-        return true;
-    }
-    let mut has_others = false;
-    for (old, new) in bound.iter().zip(listeners) {
-        let wanted = new.clone();
-        let (tls, redirect_to_https, hsts) = (new.tls.take(), new.redirect_to_https.take(), new.hsts.take());
-        *new = config::Listener { tls, redirect_to_https, hsts, ..old.clone() };
-        has_others |= *new != wanted;
-    }
-    has_others
+    *listeners = (bound.iter().enumerate())
+        .map(|(index, old)| {
+            // First in its own place: port 0 may be there several times.
+            let same_place = wanted.get(index).filter(|new| is_one(old, new));
+            let Some(new) = same_place.or_else(|| wanted.iter().find(|new| is_one(old, new))) else {
+                return old.clone();
+            };
+            let (tls, redirect_to_https, hsts) = (new.tls.clone(), new.redirect_to_https.clone(), new.hsts.clone());
+            config::Listener { tls, redirect_to_https, hsts, ..old.clone() }
+        })
+        .collect();
+    *listeners != wanted
 }
 
 /// The pin store's settings, with its file where it is from here.

@@ -61,6 +61,7 @@ pub(super) fn backend(view: &Value) -> String {
         ["tier".to_owned(), word(&view["tier"])],
         ["active pins".to_owned(), word(&view["active_pins"])],
         ["in flight".to_owned(), of_at_most(view, "in_flight", "max_requests")],
+        ["tunnels".to_owned(), word(&view["tunnels"])],
         ["queued".to_owned(), word(&view["queued"])],
         ["connections".to_owned(), of_at_most(view, "connections", "max_connections")],
     ];

@@ -53,7 +53,7 @@ pub use drain::{Drain, DrainOrder};
 pub use heir::{by_tier, heir, heir_of_rank};
 pub use line::Place;
 pub use registry::Registry;
-pub use room::{OpenConnection, PoolLine, Room, Turn, Wishes};
+pub use room::{OpenConnection, OpenTunnel, PoolLine, Room, Turn, Wishes};
 pub use slow_start::Warming;
 pub use spread::{Panic, Spread};
 pub use state::PoolState;

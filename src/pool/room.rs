@@ -51,6 +51,8 @@ pub struct Room {
     /// The backend's serial number.
     serial: u32,
     in_flight: AtomicU32,
+    /// Of those in flight.
+    tunnels: AtomicU32,
     /// Most requests in flight: the smaller of both settings, since a request takes a connection.
     bound: AtomicU32,
     max_requests: AtomicU32,
@@ -70,6 +72,7 @@ impl Room {
         Self {
             serial,
             in_flight: AtomicU32::new(0),
+            tunnels: AtomicU32::new(0),
             bound: AtomicU32::new(UNBOUNDED),
             max_requests: AtomicU32::new(UNBOUNDED),
             line: Arc::default(),
@@ -96,7 +99,19 @@ impl Room {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Most of them, where the file has a bound.
+    /// Those of them that have become tunnels, over all workers.
+    pub fn tunnels(&self) -> u32 {
+        self.tunnels.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request in flight as a tunnel, too.
+    pub fn open_tunnel(self: &Arc<Self>) -> OpenTunnel {
+        // Relaxed: a figure to look at.
+        self.tunnels.fetch_add(1, Ordering::Relaxed);
+        OpenTunnel(Arc::clone(self))
+    }
+
+    /// Most requests in flight, where the file has a bound.
     pub fn max_requests(&self) -> Option<u32> {
         Some(self.max_requests.load(Ordering::Relaxed)).filter(|most| *most != UNBOUNDED)
     }
@@ -252,6 +267,16 @@ impl Drop for Turn {
         if let Some(room) = &self.0 {
             room.end();
         }
+    }
+}
+
+/// One open tunnel, counted until dropped.
+#[derive(Debug)]
+pub struct OpenTunnel(Arc<Room>);
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.0.tunnels.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

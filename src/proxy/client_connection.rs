@@ -9,7 +9,9 @@ use tokio::time::Instant;
 use super::deadline::Deadline;
 use super::forward::Origin;
 use super::forward::tunnel::BackendEnd;
+use super::journal::Journal;
 use super::view::Slot;
+use crate::pool::OpenTunnel;
 
 /// Longest part of a request head that is remembered as it came: the highest limit there can be, and one read more.
 const RAW_LIMIT: usize = (1024 + 64) * 1024;
@@ -60,7 +62,8 @@ pub struct ClientConnection {
     interim: RefCell<Vec<u8>>,
     /// The reply broke off: the connection is to be reset, so that nobody takes its end for the end of the reply.
     is_broken: Cell<bool>,
-    tunnel: RefCell<Option<Tunnel>>,
+    /// Boxed: few connections ever have one.
+    tunnel: RefCell<Option<Box<Tunnel>>>,
 }
 
 /// What is left to do when a connection has switched protocols.
@@ -68,12 +71,16 @@ pub struct ClientConnection {
 pub struct Tunnel {
     /// The other end.
     pub backend: BackendEnd,
+    /// Counts the tunnel as one.
+    pub counted: OpenTunnel,
     /// Counts the tunnel as in flight.
     pub slot: Slot,
     /// How long nothing may move.
     pub idle: Duration,
     /// The client's pin, whose turn it may be to leave a drained backend.
     pub pin_id: Option<u64>,
+    /// The record of the request that it came of.
+    pub(super) journal: Journal,
 }
 
 impl ClientConnection {
@@ -242,11 +249,11 @@ impl ClientConnection {
 
     /// The connection becomes a tunnel once `101` has been written.
     pub fn switch_to(&self, tunnel: Tunnel) {
-        *self.tunnel.borrow_mut() = Some(tunnel);
+        *self.tunnel.borrow_mut() = Some(Box::new(tunnel));
     }
 
     /// The tunnel to run, if there is one.
-    pub fn take_tunnel(&self) -> Option<Tunnel> {
+    pub fn take_tunnel(&self) -> Option<Box<Tunnel>> {
         self.tunnel.borrow_mut().take()
     }
 }

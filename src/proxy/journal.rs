@@ -1,5 +1,6 @@
 //! What happened to one request: filled in as it goes, counted and logged when it is over, however it ends.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -16,7 +17,7 @@ use crate::telemetry::words::{PinVerdict, Placement};
 const CLIENT_LEFT: u16 = 499;
 
 /// The record of one request.
-pub(super) struct Journal {
+pub(in crate::proxy) struct Journal {
     proxy: Rc<Proxy>,
     view: Rc<View>,
     started: Instant,
@@ -40,6 +41,8 @@ pub(super) struct Journal {
     pub bytes_out: u64,
     /// Only when there is an access log.
     line: Option<Box<Line>>,
+    /// It was counted before its end.
+    is_counted: bool,
 }
 
 /// What only the access log wants to know.
@@ -68,7 +71,16 @@ impl Journal {
             bytes_in: 0,
             bytes_out: 0,
             line: None,
+            is_counted: false,
         }
+    }
+
+    /// Counts it now: of a tunnel, replies and times are those of its `101`, for it may last for days. Its line, with all
+    /// bytes of both directions, comes at its end.
+    pub(super) fn switched(mut self) -> Self {
+        self.count();
+        self.is_counted = true;
+        self
     }
 
     /// Keeps what the access log will want.
@@ -125,9 +137,17 @@ impl Journal {
     }
 }
 
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Journal {
     fn drop(&mut self) {
-        self.count();
+        if !self.is_counted {
+            self.count();
+        }
         self.log();
     }
 }

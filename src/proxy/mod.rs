@@ -63,7 +63,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use fastrand::Rng;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -205,8 +204,10 @@ impl Proxy {
         keep_to_https(view, client, parts, reply.headers_mut());
         if is_switching {
             let backend = BackendEnd::new(*exchange);
-            client.switch_to(Tunnel { backend, slot, idle: settings.timeouts.tunnel_idle, pin_id: visit.pin_id() });
-            return reply.map(|()| ReplyBody::Page(Page::new(Bytes::new(), journal, client)));
+            let (idle, pin_id) = (settings.timeouts.tunnel_idle, visit.pin_id());
+            let counted = slot.member().backend.room().open_tunnel();
+            client.switch_to(Tunnel { backend, counted, slot, idle, pin_id, journal: journal.switched() });
+            return reply.map(|()| ReplyBody::Page(Page::empty(client)));
         }
         if exchange.leaves_body_unsent() {
             // What the client still sends of it is not read, so its next request could not be found.

@@ -29,7 +29,8 @@ pub(super) enum ReplyBody {
 /// One of our own pages, on its way.
 pub(super) struct Page {
     text: Option<Bytes>,
-    journal: Journal,
+    /// `None` when it goes on after the page.
+    journal: Option<Journal>,
     client: Rc<ClientConnection>,
 }
 
@@ -37,7 +38,13 @@ impl Page {
     /// Begins to send it.
     pub(super) fn new(text: Bytes, journal: Journal, client: &Rc<ClientConnection>) -> Self {
         client.begin_reply(PAGE_TIMEOUT, None);
-        Self { text: Some(text), journal, client: Rc::clone(client) }
+        Self { text: Some(text), journal: Some(journal), client: Rc::clone(client) }
+    }
+
+    /// Begins to send nothing: what comes after the head is no part of the reply.
+    pub(super) fn empty(client: &Rc<ClientConnection>) -> Self {
+        client.begin_reply(PAGE_TIMEOUT, None);
+        Self { text: Some(Bytes::new()), journal: None, client: Rc::clone(client) }
     }
 }
 
@@ -132,7 +139,9 @@ impl Body for ReplyBody {
         match &mut *self {
             Self::Page(page) => {
                 let text = page.text.take();
-                page.journal.bytes_out = text.as_ref().map_or(0, |text| text.len() as u64);
+                if let Some(journal) = &mut page.journal {
+                    journal.bytes_out = text.as_ref().map_or(0, |text| text.len() as u64);
+                }
                 Poll::Ready(text.map(|text| Ok(Frame::data(text))))
             }
             Self::Relay(relay) => relay.poll(cx),

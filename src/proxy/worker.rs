@@ -88,7 +88,7 @@ async fn serve(setup: Setup) -> std::io::Result<()> {
             listener::run(socket, (number, &listeners[number].0), (index, &inboxes), drain.draining()).await
         });
     }
-    let (running, handshakes) = (JoinSet::new(), Rc::default());
+    let (running, handshakes) = (JoinSet::new(), Rc::new(Handshakes::new(drain.clone())));
     let mut connections = Connections { running, proxy, shared, listeners, drain: drain.clone(), count: 0, handshakes };
     loop {
         tokio::select! {

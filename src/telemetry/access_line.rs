@@ -26,11 +26,11 @@ pub struct Entry<'a> {
     pub path: &'a [u8],
     /// Status of the reply; 499 for a client that left before it.
     pub status: u16,
-    /// Until the last byte of the reply.
+    /// Until the last byte of the reply, or the end of the tunnel.
     pub duration: Duration,
-    /// Bytes of the request's body.
+    /// Bytes of the request's body, or what a tunnel passed on from the client.
     pub bytes_in: u64,
-    /// Bytes of the reply's body.
+    /// Bytes of the reply's body, or what a tunnel passed on to the client.
     pub bytes_out: u64,
     /// The pool, `None` without a route.
     pub pool: Option<&'a str>,

@@ -112,6 +112,8 @@ pub struct BackendScrape {
     pub active_pins: u64,
     /// Requests whose reply has not fully ended.
     pub in_flight: u32,
+    /// Those of them that are tunnels.
+    pub tunnels: u32,
     /// Requests that wait for this very backend.
     pub queued: u32,
     /// Open connections, idle ones included.
@@ -352,6 +354,15 @@ impl Scrape {
         Ok(())
     }
 
+    fn tunnels(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Open tunnels to the backend, WebSockets for one; they are in flight, too.";
+        let mut metric = encoder.encode_descriptor("backend_tunnels", help, None, MetricType::Gauge)?;
+        for (pool, backend) in self.backends() {
+            gauge(&mut metric, [("pool", pool), ("backend", &*backend.name)], &backend.tunnels)?;
+        }
+        Ok(())
+    }
+
     fn queued(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Requests that wait for room at this very backend.";
         let mut metric = encoder.encode_descriptor("backend_queued", help, None, MetricType::Gauge)?;
@@ -473,6 +484,7 @@ impl Collector for Scrape {
         self.sources(&mut encoder)?;
         self.health(&mut encoder)?;
         self.in_flight(&mut encoder)?;
+        self.tunnels(&mut encoder)?;
         self.queued(&mut encoder)?;
         self.open_connections(&mut encoder)?;
         self.backend_connections(&mut encoder)?;
@@ -536,6 +548,7 @@ mod tests {
             connections_reused,
             active_pins: 41,
             in_flight: 2,
+            tunnels: 1,
             queued: 6,
             connections: 8,
             outliers: [("connect_failures", 0), ("errors", 2), ("slow", 1)],

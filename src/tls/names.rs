@@ -41,6 +41,7 @@ impl Names {
 
     /// The certificates for a name in lower case; `None` when the client did not ask for any.
     pub fn find(&self, name: Option<&str>) -> &[Arc<CertifiedKey>] {
+        let name = name.map(|name| name.strip_suffix('.').unwrap_or(name));
         let by_wildcard = |name: &str| self.wildcard.get(name.split_once('.')?.1);
         let found = name.and_then(|name| self.exact.get(name).or_else(|| by_wildcard(name)));
         found.unwrap_or(&self.default)
@@ -76,6 +77,9 @@ mod tests {
         for (asked, expected) in [
             (Some("shop.example.com"), &[0, 3][..]),
             (Some("www.example.com"), &[1]),
+            // A name written to its root, which some clients send as it was typed.
+            (Some("www.example.com."), &[1]),
+            (Some("a.b.example.com."), &[2]),
             (Some("example.com"), &[1]),
             (Some("a.b.example.com"), &[2]),
             (Some("b.b.example.com"), &[0, 3]),

@@ -26,6 +26,10 @@ const MOST_KEYS: usize = 16;
 /// Keys of this process that are kept: one that encrypts, and those of the whole lifetime before.
 const OWN_KEYS: usize = 3;
 
+/// Longest state that is put into a ticket: it holds the client's certificates, and a ticket of more than 64 KiB cannot be
+/// written. Who shows more does the full handshake each time.
+const LONGEST_STATE: usize = 16 * 1024;
+
 const ID_LEN: usize = 8;
 
 const TIME_LEN: usize = 8;
@@ -167,6 +171,9 @@ pub struct Ticketer {
 
 impl Ticketer {
     fn seal(&self, plain: &[u8], now: SystemTime) -> Option<Vec<u8>> {
+        if plain.len() > LONGEST_STATE {
+            return None;
+        }
         let keys = self.ring.0.load();
         let key = keys.0.first()?;
         let made_at = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
@@ -251,6 +258,13 @@ mod tests {
         let now = SystemTime::now();
         let ticket = ticketer(keys(&[1]), [0; 32]).seal(b"state", now).expect("sealed");
         assert_eq!(ticketer(keys(&[1]), [1; 32]).open(&ticket, now), None);
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_ticket_gets_none() {
+        let (now, ticketer) = (SystemTime::now(), ticketer(keys(&[1]), [0; 32]));
+        assert!(ticketer.seal(&[0; LONGEST_STATE], now).is_some());
+        assert!(ticketer.seal(&[0; LONGEST_STATE + 1], now).is_none());
     }
 
     #[test]

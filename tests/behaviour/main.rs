@@ -99,6 +99,8 @@ mod sickly;
 
 mod slow_start;
 
+mod sse;
+
 mod stop;
 
 mod streaming;
@@ -114,6 +116,8 @@ mod tls_clients;
 mod tls_files;
 
 mod tls_tickets;
+
+mod tunnels;
 
 mod turnstile;
 

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use stickpin::config::Address;
 use stickpin::proxy_protocol::{Ends, Outcome, parse, write};
+use stickpin::socket;
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
+use crate::support::made::{Ca, days};
 use crate::support::raw::{Backend, End, Peer, Recorder, config};
+use crate::support::tls::{Files, TlsClient};
 use crate::support::{Stickpin, StickpinProcess, until};
 
 const LINE: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
@@ -191,6 +196,42 @@ async fn the_log_and_the_hash_go_by_the_client() {
     .await;
 }
 
+/// Over TCP and by a path: what is told comes in front of TLS, and what is within TLS is told for that client.
+#[tokio::test]
+async fn the_header_stands_in_front_of_tls() {
+    let (backend, files) = (Recorder::start().await, Files::new());
+    let item = files.certificate("shop", &Ca::new("ca").server(&["shop.example"], days(-1, 1)));
+    let listener = [format!("tls: {{ certificates: [ {item} ] }}"), "proxy_protocol: optional".to_owned()];
+    let listener = listener.each_ref().map(String::as_str);
+    let yaml = format!("trusted_proxies: [127.0.0.1, unix]\n{}", config(backend.address(), &listener, &[]));
+    let path = Address::Unix(files.path("front.sock").into());
+    for at in [None, Some(path)] {
+        let bound = at.as_ref().map_or("127.0.0.1:0".to_owned(), Address::to_string);
+        let stickpin = Stickpin::start(
+            &yaml.replace("listeners:\n  - address: 127.0.0.1:0", &format!("listeners:\n  - address: {bound}")),
+        );
+        let to = at.unwrap_or_else(|| stickpin.front().into());
+        for (header, client, port) in [
+            (LINE.as_bytes().to_vec(), "192.0.2.7", "443"),
+            (binary("[2001:db8::7]:1", "[2001:db8::1]:8443"), "2001:db8::7", "8443"),
+        ] {
+            let mut io = socket::connect(&to).await.expect("somebody listens");
+            for byte in header {
+                io.write_all(&[byte]).await.expect("it is read");
+            }
+            let mut peer = TlsClient::new().over(io, "shop.example").await.expect("a handshake");
+            peer.get("/", "").await.expect("a reply");
+            let head = backend.last_head();
+            assert_eq!(head.value("x-forwarded-for"), Some(client));
+            assert_eq!((head.value("x-forwarded-proto"), head.value("x-forwarded-port")), (Some("https"), Some(port)));
+        }
+        // Without one it is TLS from the first byte on.
+        let io = socket::connect(&to).await.expect("somebody listens");
+        TlsClient::new().over(io, "shop.example").await.expect("a handshake").get("/", "").await.expect("a reply");
+        assert_eq!(backend.last_head().value("x-forwarded-for"), Some("127.0.0.1"));
+    }
+}
+
 /// The header at the beginning of a connection to a backend, which is asked for bytes as it needs them.
 async fn header(peer: &mut Peer) -> Option<Ends> {
     let mut bytes = Vec::new();
@@ -255,6 +296,77 @@ async fn each_client_of_a_trusted_proxy_is_told_for_itself() {
         peer.head().await;
         peer.send(OK).await;
         proxy.reply().await;
+    }
+}
+
+/// Another client's idle connection is in the way, and cannot be used.
+#[tokio::test]
+async fn where_a_backend_takes_one_connection_each_client_has_it_in_turn() {
+    let backend = Backend::start().await;
+    let settings = ["send_proxy_protocol: v2", "max_connections: 1"];
+    let stickpin = Stickpin::start(&config(backend.address(), &[], &settings));
+    let mut clients = [Peer::connect(stickpin.front()).await, Peer::connect(stickpin.front()).await];
+    let mut told = Vec::new();
+    let mut before: Option<Peer> = None;
+    for turn in 0..4 {
+        let client = &mut clients[turn % 2];
+        client.send(GET).await;
+        if let Some(mut before) = before.take() {
+            assert_eq!(before.end().await, (Vec::new(), End::Closed), "it makes room");
+        }
+        let mut peer = backend.accept().await;
+        told.push(header(&mut peer).await.expect("the client's").source);
+        peer.head().await;
+        peer.send(OK).await;
+        client.reply().await;
+        before = Some(peer);
+    }
+    assert_eq!((told[0], told[1]), (told[2], told[3]));
+    assert_ne!(told[0], told[1]);
+}
+
+#[tokio::test]
+async fn what_is_sent_again_begins_with_the_header_as_well() {
+    let (one, two) = (Backend::start().await, Backend::start().await);
+    let yaml = config(one.address(), &[], &["send_proxy_protocol: v2", "retry: { attempts: 2 }"]);
+    let both = format!("\"{}\" }}, {{ name: app2, address: \"{}\" }}", one.address(), two.address());
+    let stickpin = Stickpin::start(&yaml.replace(&format!("\"{}\" }}", one.address()), &both));
+    let mut client = Peer::sending(stickpin.front(), GET).await;
+    let (mut peer, other) = tokio::select! {
+        peer = one.accept() => (peer, &two),
+        peer = two.accept() => (peer, &one),
+    };
+    let told = header(&mut peer).await.expect("the client's");
+    peer.head().await;
+    peer.reset();
+    let mut peer = other.accept().await;
+    assert_eq!(header(&mut peer).await, Some(told), "by a retry");
+    peer.head().await;
+    peer.send(OK).await;
+    assert_eq!(client.reply().await.0.status(), 200);
+
+    let stickpin = Stickpin::start(&config(one.address(), &[], &["send_proxy_protocol: v2"]));
+    let mut client = Peer::sending(stickpin.front(), GET).await;
+    let (mut peer, told) = asked(&one).await;
+    peer.send(OK).await;
+    assert_eq!(client.reply().await.0.status(), 200);
+    client.send(GET).await;
+    peer.head().await;
+    peer.reset();
+    let (mut peer, again) = asked(&one).await;
+    assert_eq!(again, told, "over a new connection, since the backend was closing the one before");
+    peer.send(OK).await;
+    assert_eq!(client.reply().await.0.status(), 200);
+}
+
+/// The next connection with a request on it, and the client that its header tells of: one that was broken is probed.
+async fn asked(backend: &Backend) -> (Peer, Ends) {
+    loop {
+        let mut peer = backend.accept().await;
+        if let Some(ends) = header(&mut peer).await {
+            peer.head().await;
+            return (peer, ends);
+        }
     }
 }
 

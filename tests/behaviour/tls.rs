@@ -177,6 +177,30 @@ async fn a_handshake_that_is_not_finished_is_given_up_and_nobody_else_waits_for_
     until_counted(&stickpin, "ok", 1.0).await;
 }
 
+/// More than a worker keeps at a time, each with the first bytes of a handshake or none.
+#[tokio::test]
+async fn a_crowd_of_handshakes_that_go_nowhere_keeps_nobody_out() {
+    let (stickpin, _backend, _files) = open(", handshake_timeout: 1h").await;
+    let mut crowd = Vec::new();
+    for number in 0..1_100 {
+        let begun: &[u8] = if number % 2 == 0 { b"" } else { b"\x16\x03\x01\x02\x00\x01" };
+        crowd.push(Peer::sending(stickpin.front(), begun).await);
+    }
+    for _ in 0..3 {
+        TlsClient::new().visit(stickpin.front(), "shop.example").await;
+    }
+    let mut admin = stickpin.admin();
+    until("the first ones made room", async || {
+        match admin.metric("stickpin_tls_handshakes_total", &["result=\"crowded\""]).await {
+            count if count >= 76.0 => Ok(()),
+            count => Err(count),
+        }
+    })
+    .await;
+    crowd[0].gone().await;
+    assert!(crowd[1_099].is_silent(), "the last one has its time");
+}
+
 #[tokio::test]
 async fn garbage_is_closed_and_plain_http_is_told_so() {
     let (stickpin, _backend, _files) = open("").await;

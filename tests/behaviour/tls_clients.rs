@@ -110,3 +110,28 @@ async fn another_ca_counts_as_soon_as_its_file_says_so_and_old_tickets_do_not_he
     until("the other CA counts", async || shop.seen(&joiner).await.map_err(|error| error.to_string())).await;
     assert!(shop.seen(&leaver).await.is_err(), "her ticket is of another CA");
 }
+
+/// A ticket holds what the client showed, and has an end.
+#[tokio::test]
+async fn whoever_shows_a_long_chain_gets_no_ticket_and_one_that_is_too_long_is_refused() {
+    let ca = Ca::new("clients");
+    let shop = Shop::open("required", &ca).await;
+    let with_more = |length: usize| {
+        let mut ann = ann(&ca);
+        while ann.chain.len() < length {
+            ann.chain.push_str(ca.pem());
+        }
+        ann
+    };
+    for (length, is_resumed) in [(2_000, true), (60_000, false)] {
+        let ann = with_more(length);
+        let client = TlsClient::showing(&ann);
+        assert_ann(&shop.seen(&client).await.expect("she comes in"), &ann);
+        let kind = client.visit(shop.stickpin.front(), "shop.example").await;
+        assert_eq!(kind == rustls::HandshakeKind::Resumed, is_resumed, "{length} bytes");
+    }
+    for length in [200_000, 2_000_000] {
+        assert!(shop.seen(&TlsClient::showing(&with_more(length))).await.is_err(), "{length} bytes");
+    }
+    shop.seen(&TlsClient::showing(&ann(&ca))).await.expect("nobody else suffers");
+}

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::events::Listener;
 use crate::support::made::{Ca, Made, days};
-use crate::support::raw::Recorder;
+use crate::support::raw::{Peer, Recorder};
 use crate::support::tls::{Files, TlsClient, turn};
 use crate::support::{StickpinProcess, until};
 
@@ -201,6 +201,67 @@ fn check_tells_what_is_wrong_with_the_files_and_warns_of_what_is_odd() {
         assert_eq!(found, Some(code), "{tls}: {text}");
         assert!(if expected.is_empty() { text.is_empty() } else { text.contains(expected) }, "{tls}: {text}");
     }
+}
+
+/// An expired one would be as good as none: whoever renews has mistaken the file.
+#[tokio::test]
+async fn a_certificate_that_has_expired_does_not_take_the_place_of_a_good_one() {
+    let (backend, files, ca) = (Recorder::start().await, Files::new(), Ca::new("ca"));
+    let [good, renewed] = [1, 2].map(|_| ca.server(&["shop.example"], days(-1, 1)));
+    let expired = ca.server(&["shop.example"], days(-3, -1));
+    let item = files.certificate("shop", &good);
+    let stickpin = start(&backend, &format!("certificates: [ {item} ]")).await;
+    let mut events = Listener::of(&stickpin).await;
+    files.certificate("shop", &expired);
+    let event = events.next("tls_files").await;
+    assert!(event["error"].as_str().is_some_and(|error| error.contains("has expired")), "{event}");
+    assert_eq!(shown(&stickpin, "shop.example").await, good.der);
+    let reply = stickpin.admin().reload().await;
+    assert!(reply.status == 422 && reply.text().contains("has expired"), "{} {}", reply.status, reply.text());
+    assert_eq!(shown(&stickpin, "shop.example").await, good.der);
+    files.certificate("shop", &renewed);
+    until_shown(&stickpin, "shop.example", &renewed).await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_though_its_ocsp_response_is_gone() {
+    let (backend, files, ca) = (Recorder::start().await, Files::new(), Ca::new("ca"));
+    let [good, renewed] = [1, 2].map(|_| ca.server(&["shop.example"], days(-1, 1)));
+    let ocsp = files.write("shop.ocsp", "whatever");
+    let item = files.certificate("shop", &good).replace(" }", &format!(", ocsp_file: \"{}\" }}", ocsp.display()));
+    let stickpin = start(&backend, &format!("certificates: [ {item} ]")).await;
+    fs::remove_file(ocsp).expect("it is there");
+    files.certificate("shop", &renewed);
+    until_shown(&stickpin, "shop.example", &renewed).await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_not_begun_its_handshake_does_not_hold_up_a_stop() {
+    let (backend, files) = (Recorder::start().await, Files::new());
+    let item = files.certificate("shop", &Ca::new("ca").server(&["shop.example"], days(-1, 1)));
+    let tls = format!("certificates: [ {item} ], handshake_timeout: 1h");
+    let mut stickpin = StickpinProcess::start(|front, admin| {
+        format!("stop_deadline: 1h\n{}", yaml(backend.address(), front, admin, &tls))
+    })
+    .await;
+    let mut silent = Peer::connect(stickpin.front()).await;
+    assert!(stickpin.terminate().await.success());
+    silent.gone().await;
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_by_a_reload_that_also_names_another_listener() {
+    let (backend, files, ca) = (Recorder::start().await, Files::new(), Ca::new("ca"));
+    let [old, new] = [1, 2].map(|_| ca.server(&["shop.example"], days(-1, 1)));
+    let (old_item, new_item) = (files.certificate("old", &old), files.certificate("new", &new));
+    let stickpin = start(&backend, &format!("certificates: [ {old_item} ]")).await;
+    fs::remove_file(files.path("old.key")).expect("it is there");
+    let tls = format!("certificates: [ {new_item} ] }}\n  - address: 127.0.0.1:1\n    hsts: {{ max_age: 1d");
+    reconfigure(&stickpin, &backend, &tls);
+    let reply = stickpin.admin().reload().await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(shown(&stickpin, "shop.example").await, new.der);
+    assert!(stickpin.stderr().contains("takes effect at the next start"), "{}", stickpin.stderr());
 }
 
 #[tokio::test]

@@ -57,7 +57,12 @@ async fn clients_come_by_one_path_and_backends_are_reached_by_another() {
     assert_eq!(head.value("x-forwarded-for"), Some("127.0.0.1"), "nobody said that this peer is to be believed");
     assert_eq!(head.value("x-forwarded-port"), Some("80"));
     assert!(heard.by_connection.iter().any(|requests| *requests >= 3), "connections are used again: {heard:?}");
-    assert_eq!(admin.metric("stickpin_connections", &[&format!("listener=\"{}\"", at(&front))]).await, 0.0);
+    let label = format!("listener=\"{}\"", at(&front));
+    until("their end is noticed", async || match admin.metric("stickpin_connections", &[&label]).await {
+        0.0 => Ok(()),
+        connections => Err(connections),
+    })
+    .await;
 
     tokio::task::spawn_blocking(move || stickpin.stop(Duration::from_secs(20))).await.expect("it stops");
     assert!(!front.exists(), "the file goes with the listener");

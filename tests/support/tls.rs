@@ -121,6 +121,14 @@ impl TlsClient {
     pub async fn connect(&self, address: SocketAddr, name: &str) -> io::Result<TlsPeer> {
         let io = TcpStream::connect(address).await.expect("somebody listens");
         io.set_nodelay(true).expect("an open socket");
+        self.over(io, name).await
+    }
+
+    /// Does the handshake over a connection.
+    ///
+    /// # Errors
+    /// As [`TlsClient::connect`].
+    pub async fn over(&self, io: TcpStream, name: &str) -> io::Result<TlsPeer> {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let connector = TlsConnector::from(Arc::new(self.config.clone()));
         let io = timeout(PATIENCE, connector.connect(name, io)).await.expect("a handshake ends")?;
@@ -221,6 +229,11 @@ impl TlsPeer {
             self.more().await?;
         }
         Ok(self.read.drain(..count).collect())
+    }
+
+    /// Sends nothing more; the other direction stays open.
+    pub async fn finish(&mut self) {
+        self.io.shutdown().await.expect("an open connection");
     }
 
     /// Waits for the end; `Ok` when the other side ended TLS in order.

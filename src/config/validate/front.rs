@@ -88,6 +88,19 @@ pub(super) fn trusted_proxies(report: &Report<'_>, given: Given<Vec<Given<Truste
     trusted
 }
 
+/// A header of the PROXY protocol counts only if it comes from a trusted proxy: without any, a listener that needs one would
+/// serve nobody, and one that may get one would take it for a bad request.
+pub(super) fn trusted_where_needed(report: &Report<'_>, listeners: &[(usize, Listener)], trusted: &TrustedProxies) {
+    if trusted.unix || !trusted.networks.is_empty() {
+        return;
+    }
+    for (index, _) in listeners.iter().filter(|(_, listener)| listener.proxy_protocol != ProxyProtocol::Off) {
+        let path = Path::Root.key("listeners");
+        let expected = "off, because trusted_proxies names nobody who may send such a header";
+        report.expected(&path.item(*index).key("proxy_protocol"), expected);
+    }
+}
+
 pub(super) fn admin(report: &Report<'_>, given: Given<yaml::Admin>, listeners: &[(usize, Listener)]) -> Option<Admin> {
     let path = Path::Root.key("admin");
     let yaml = given.option()?;

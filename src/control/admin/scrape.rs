@@ -88,6 +88,7 @@ fn backend(member: &Member) -> BackendScrape {
         connections_reused,
         active_pins: backend.active_pins(),
         in_flight: backend.in_flight(),
+        tunnels: backend.room().tunnels(),
         queued: backend.room().queued(),
         connections: backend.room().connections(),
         outliers: std::array::from_fn(|cause| (Cause::ALL[cause].as_str(), backend.traffic().outs()[cause])),

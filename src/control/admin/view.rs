@@ -298,6 +298,8 @@ pub(super) struct BackendView {
     max_pins: Option<u64>,
     /// Requests sent whose reply has not fully ended.
     in_flight: u32,
+    /// Those of them that are tunnels, such as WebSockets.
+    tunnels: u32,
     /// Most of them, where the file has a bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_requests: Option<u32>,
@@ -350,6 +352,7 @@ impl BackendView {
             active_pins: backend.active_pins(),
             max_pins: member.max_pins,
             in_flight: backend.in_flight(),
+            tunnels: backend.room().tunnels(),
             max_requests: backend.room().max_requests(),
             queued: backend.room().queued(),
             connections: backend.room().connections(),

@@ -24,6 +24,8 @@ struct Stamp {
 #[derive(Debug)]
 pub(super) struct Watched {
     paths: Vec<PathBuf>,
+    /// How many of them, from the first on, it does not go without; of another that is gone it is as if it were empty.
+    needed: usize,
     stamps: Vec<Option<Stamp>>,
     /// Stands for the contents that are in force.
     in_force: [u8; 32],
@@ -62,6 +64,7 @@ impl Error for Unreadable {
 #[derive(Debug)]
 pub struct Look {
     paths: Vec<PathBuf>,
+    needed: usize,
     known: Vec<Option<Stamp>>,
 }
 
@@ -83,23 +86,23 @@ impl Look {
         if stamps == self.known {
             return Seen(None);
         }
-        let contents = read_all(&self.paths);
+        let contents = read_all(&self.paths, self.needed);
         Seen(Some(Found { stamps, contents }))
     }
 }
 
 impl Watched {
-    /// Reads them for the first time.
-    pub(super) fn open(paths: Vec<PathBuf>) -> Result<(Self, Vec<Vec<u8>>), Unreadable> {
+    /// Reads them for the first time, when all of them have to be there; later it goes without those beyond `needed`.
+    pub(super) fn open(paths: Vec<PathBuf>, needed: usize) -> Result<(Self, Vec<Vec<u8>>), Unreadable> {
         let stamps = paths.iter().map(|path| stamp(path)).collect();
-        let contents = read_all(&paths)?;
+        let contents = read_all(&paths, paths.len())?;
         let in_force = digest(&contents);
-        Ok((Self { paths, stamps, in_force, pending: None }, contents))
+        Ok((Self { paths, needed, stamps, in_force, pending: None }, contents))
     }
 
     /// How to look for something new.
     pub(super) fn look(&self) -> Look {
-        Look { paths: self.paths.clone(), known: self.stamps.clone() }
+        Look { paths: self.paths.clone(), needed: self.needed, known: self.stamps.clone() }
     }
 
     /// What is new in what was seen.
@@ -162,8 +165,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
-fn read_all(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Unreadable> {
-    let read = |path: &PathBuf| {
+fn read_all(paths: &[PathBuf], needed: usize) -> Result<Vec<Vec<u8>>, Unreadable> {
+    let read = |(index, path): (usize, &PathBuf)| {
         let read = || {
             let found = fs::metadata(path)?;
             if !found.is_file() {
@@ -174,9 +177,12 @@ fn read_all(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Unreadable> {
             }
             fs::read(path)
         };
-        read().map_err(|source| Unreadable { path: path.clone(), source })
+        match read() {
+            Err(_) if index >= needed => Ok(Vec::new()),
+            read => read.map_err(|source| Unreadable { path: path.clone(), source }),
+        }
     };
-    paths.iter().map(read).collect()
+    paths.iter().enumerate().map(read).collect()
 }
 
 #[cfg(test)]
@@ -197,7 +203,7 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         fs::write(path("a"), "one").expect("written");
         std::os::unix::fs::symlink("a", path("link")).expect("linked");
-        let (mut watched, contents) = Watched::open(vec![path("link")]).expect("readable");
+        let (mut watched, contents) = Watched::open(vec![path("link")], 1).expect("readable");
         assert_eq!(contents, [b"one"]);
         assert_eq!(see(&mut watched), None);
 
@@ -231,7 +237,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a");
         fs::write(&path, "good").expect("written");
-        let (mut watched, _) = Watched::open(vec![path.clone()]).expect("readable");
+        let (mut watched, _) = Watched::open(vec![path.clone()], 1).expect("readable");
         let mut told = 0;
         for content in ["bad", "bad", "bad!", "bad!", "bad!", "bad", "bad"] {
             fs::write(&path, content).expect("written");
@@ -243,9 +249,23 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_not_needed_has_to_be_there_at_first_only() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths = ["a", "b"].map(|name| folder.path().join(name));
+        fs::write(&paths[0], "one").expect("written");
+        assert!(Watched::open(paths.to_vec(), 1).is_err());
+        fs::write(&paths[1], "two").expect("written");
+        let (mut watched, _) = Watched::open(paths.to_vec(), 1).expect("readable");
+        fs::remove_file(&paths[1]).expect("removed");
+        assert_eq!(see(&mut watched).as_deref(), Some("one"));
+        fs::remove_file(&paths[0]).expect("removed");
+        assert!(see(&mut watched).is_some_and(|told| told.starts_with("reading ")));
+    }
+
+    #[test]
     fn a_folder_and_a_file_that_is_not_there_are_told_apart() {
         let folder = tempfile::tempdir().expect("a folder");
-        let error = |path: PathBuf| Watched::open(vec![path]).map(|_| ()).expect_err("no file").source.to_string();
+        let error = |path: PathBuf| Watched::open(vec![path], 1).map(|_| ()).expect_err("no file").source.to_string();
         assert_eq!(error(folder.path().to_owned()), "expected a file");
         assert!(error(folder.path().join("none")).contains("No such file"));
     }

@@ -19,8 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
 use super::stream::ClientStream;
-use crate::proxy::client_connection::{ClientConnection, Phase};
-use crate::proxy::forward::tunnel;
+use crate::proxy::client_connection::{ClientConnection, Phase, Tunnel};
+use crate::proxy::forward::tunnel::{self, PassedOn};
+use crate::proxy::journal::Journal;
 use crate::telemetry::with_causes;
 
 /// How much is read from a client at once.
@@ -113,7 +114,8 @@ pub async fn serve<H, F, B>(
     match end {
         End::Over(Ok(())) => {
             if let Some(tunnel) = client.take_tunnel() {
-                run_tunnel(io, parts.read_buf, &client, tunnel).await;
+                // Boxed, so that the task of every other connection need not have room for it.
+                Box::pin(run_tunnel(io, parts.read_buf, &client, tunnel)).await;
             }
         }
         End::Over(Err(error)) => {
@@ -141,20 +143,30 @@ pub async fn serve<H, F, B>(
     }
 }
 
-async fn run_tunnel(
-    io: ClientStream,
-    early: Bytes,
-    client: &ClientConnection,
-    tunnel: crate::proxy::client_connection::Tunnel,
-) {
-    let (backend, opened) = (&tunnel.slot.member().backend, Instant::now());
+async fn run_tunnel(io: ClientStream, early: Bytes, client: &ClientConnection, tunnel: Box<Tunnel>) {
+    let Tunnel { backend: backend_end, counted, slot, idle, pin_id, journal } = *tunnel;
+    let (backend, opened) = (&slot.member().backend, Instant::now());
     // A tunnel opened when its turn to leave had come is there because nobody else could have it, and stays.
-    let ends_at = || backend.drain_over_at(tunnel.pin_id).filter(|end| *end > opened);
-    let result = tunnel::run(io, early, tunnel.backend, &client.deadline, tunnel.idle, ends_at).await;
+    let ends_at = || backend.drain_over_at(pin_id).filter(|end| *end > opened);
+    let record = TunnelRecord { journal, passed_on: PassedOn::default() };
+    let result = tunnel::run((io, early), backend_end, &client.deadline, idle, ends_at, &record.passed_on).await;
     if let Err(error) = result {
         tracing::debug!(peer = %client.peer, %error, "tunnel ended");
     }
-    drop(tunnel.slot);
+    drop((record, counted, slot));
+}
+
+/// The record of a tunnel, which is complete however it ends: a worker that stops does not wait for it for ever.
+struct TunnelRecord {
+    journal: Journal,
+    passed_on: PassedOn,
+}
+
+impl Drop for TunnelRecord {
+    fn drop(&mut self) {
+        self.journal.bytes_in = self.passed_on.to_backend.get();
+        self.journal.bytes_out = self.passed_on.to_client.get();
+    }
 }
 
 /// Makes closing this socket a reset: its peer must not take the end of the stream for the end of the reply.

@@ -1,14 +1,22 @@
 //! Unix sockets to accept clients on: made where nobody listens, and removed when they are not needed any more.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::listener::BACKLOG;
+
+/// How long somebody else may take between looking and listening, in looks and the time between them.
+const TURNS: u32 = 500;
+const TURN: Duration = Duration::from_millis(2);
 
 /// The file of a socket; dropping it removes the file, unless another one has taken its place.
 #[derive(Debug)]
@@ -41,6 +49,7 @@ impl Drop for SocketFile {
 /// # Errors
 /// When somebody listens there already, or something else than a socket is there.
 pub fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+    let _turn = turn(path);
     remove_stale(path)?;
     let socket = stream()?;
     socket.bind(&SockAddr::unix(path)?)?;
@@ -49,6 +58,20 @@ pub fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     Ok((socket.into(), file))
+}
+
+/// Waits while another process looks and binds in the same folder, for until it listens its socket looks like a stale one.
+/// Whoever holds the folder for longer is none of us, or stands still: then it goes on without.
+#[expect(clippy::disallowed_methods, reason = "at the start, when there is no connection yet that could wait for it")]
+fn turn(path: &Path) -> Option<File> {
+    let folder = File::open(path.parent()?).ok()?;
+    for _ in 0..TURNS {
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => thread::sleep(TURN),
+            _ => return Some(folder),
+        }
+    }
+    None
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
@@ -86,6 +109,7 @@ fn identity(path: &Path) -> io::Result<Identity> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
+    use std::sync::Barrier;
 
     use super::*;
 
@@ -109,6 +133,32 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert_eq!(bind(&path, 0o660).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    /// Between binding and listening a socket looks like a stale one, and was taken for it: both thought that they listened.
+    #[test]
+    fn of_several_that_begin_at_once_one_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        for round in 0..200 {
+            // Left behind.
+            let socket = stream().unwrap();
+            socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+            drop(socket);
+            let start = Barrier::new(4);
+            let begin = || {
+                start.wait();
+                bind(&path, 0o660)
+            };
+            let bound: Vec<_> = thread::scope(|scope| {
+                let threads = [(); 4].map(|()| scope.spawn(begin));
+                threads.into_iter().filter_map(|thread| thread.join().unwrap().ok()).collect()
+            });
+            assert_eq!(bound.len(), 1, "round {round}");
+            UnixStream::connect(&path).expect("it listens");
+            drop(bound);
+            assert!(!path.exists(), "round {round}");
+        }
     }
 
     #[test]

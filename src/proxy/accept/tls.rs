@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::connection::LINGER;
+use crate::drain;
 use crate::tls::client_certificate::ClientCertificate;
 use crate::tls::listener::{Handshake, Terms, TlsListener};
 
@@ -52,7 +54,7 @@ pub async fn secure(
     let terms = listener.terms();
     let result = tokio::select! {
         biased;
-        result = tokio::time::timeout(terms.handshake_timeout, shake(io, &terms)) => {
+        result = tokio::time::timeout(terms.handshake_timeout, shake(io, &terms, handshakes)) => {
             result.unwrap_or(Err(Handshake::Timeout))
         }
         () = place.taken() => Err(Handshake::Crowded),
@@ -65,10 +67,22 @@ pub async fn secure(
     secured
 }
 
-async fn shake(mut io: TcpStream, terms: &Terms) -> Result<Box<TlsStream<TcpStream>>, Handshake> {
+async fn shake(
+    mut io: TcpStream,
+    terms: &Terms,
+    handshakes: &Handshakes,
+) -> Result<Box<TlsStream<TcpStream>>, Handshake> {
     let mut first = [0];
+    let looked = tokio::select! {
+        biased;
+        looked = io.peek(&mut first) => looked,
+        // Whoever has said nothing yet does not hold up a stop.
+        () = handshakes.closing() => {
+            tokio::time::timeout(LINGER, io.peek(&mut first)).await.map_err(|_| Handshake::Timeout)?
+        }
+    };
     // rustls would answer with an alert, which means nothing to a client that speaks HTTP.
-    match io.peek(&mut first).await {
+    match looked {
         Ok(1) if first[0] != HANDSHAKE_RECORD => {
             let is_http = first[0].is_ascii_uppercase();
             if is_http {
@@ -125,17 +139,18 @@ pub struct Handshakes {
     under_way: RefCell<BTreeMap<u64, Rc<Notify>>>,
     next: Cell<u64>,
     most: usize,
-}
-
-impl Default for Handshakes {
-    fn default() -> Self {
-        Self::new(MOST_HANDSHAKES)
-    }
+    drain: drain::Watcher,
 }
 
 impl Handshakes {
-    fn new(most: usize) -> Self {
-        Self { under_way: RefCell::default(), next: Cell::new(0), most }
+    /// None yet.
+    pub fn new(drain: drain::Watcher) -> Self {
+        Self { under_way: RefCell::default(), next: Cell::new(0), most: MOST_HANDSHAKES, drain }
+    }
+
+    /// Resolves when the process is stopping.
+    async fn closing(&self) {
+        self.drain.clone().draining().await;
     }
 
     /// Begins one; takes the place of the oldest when there are too many.
@@ -186,7 +201,8 @@ mod tests {
 
     #[test]
     fn the_handshake_that_began_first_makes_room() {
-        let handshakes = Rc::new(Handshakes::new(2));
+        let (_trigger, drain) = drain::new();
+        let handshakes = Rc::new(Handshakes { most: 2, ..Handshakes::new(drain) });
         let first = handshakes.enter();
         let second = handshakes.enter();
         drop(first);

@@ -331,12 +331,13 @@ fn class(name: &HeaderName) -> Class {
     }
 }
 
-/// Names that have no constant. Servers that turn `_` into `-`, or both into `_`, would take one for the other.
+/// Names that have no constant. Servers that turn `_` into `-`, or whatever is no letter into `_` (as CGI variables have
+/// it), would take one for the other.
 fn is_reserved(name: &str) -> bool {
     const PREFIXES: [&str; 2] = ["x-forwarded-", "stickpin-"];
     const NAMES: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
     let same = |a: &[u8], b: &str| {
-        a.len() == b.len() && a.iter().zip(b.bytes()).all(|(a, b)| *a == b || (*a == b'_' && b == b'-'))
+        a.len() == b.len() && a.iter().zip(b.bytes()).all(|(a, b)| *a == b || (b == b'-' && !a.is_ascii_alphanumeric()))
     };
     let bytes = name.as_bytes();
     PREFIXES.iter().any(|prefix| bytes.len() > prefix.len() && same(&bytes[..prefix.len()], prefix))
@@ -462,10 +463,12 @@ mod tests {
                 ("http2-settings", "AAMAAABkAAQAoAAAAAIAAAAA"),
                 ("x-forwarded-for", "10.0.0.1"),
                 ("x_forwarded_for", "10.0.0.1"),
+                ("x.forwarded~for", "10.0.0.1"),
                 ("x-forwarded-prefix", "/admin"),
                 ("forwarded", "for=10.0.0.1"),
                 ("stickpin-rehomed-from", "app1"),
                 ("stickpin_session_lost", "gone"),
+                ("stickpin.client.cert.subject", "CN=evil"),
                 ("x-kept", "yes"),
             ],
         );

@@ -33,28 +33,37 @@ impl BackendEnd {
     }
 }
 
-/// Copies until both directions have ended; `early` is what the client sent behind its own head. `ends_at` tells when it
-/// has to end whether anything moves or not; it is asked whenever the task is woken, by the worker's sweep too.
+/// Bytes that a tunnel has passed on so far.
+#[derive(Debug, Default)]
+pub struct PassedOn {
+    /// What came from the client.
+    pub to_backend: Cell<u64>,
+    /// What came from the backend.
+    pub to_client: Cell<u64>,
+}
+
+/// Copies until both directions have ended; the client's end comes with what it sent behind its own head. `ends_at` tells
+/// when it has to end whether anything moves or not; it is asked whenever the task is woken, by the worker's sweep too.
 ///
 /// # Errors
 /// When either side breaks, nothing moves for `idle`, or it had to end (both `TimedOut`).
 pub async fn run(
-    client: impl AsyncRead + AsyncWrite + Unpin,
-    early: Bytes,
+    (client, early): (impl AsyncRead + AsyncWrite + Unpin, Bytes),
     backend: BackendEnd,
     deadline: &Deadline,
     idle: Duration,
     ends_at: impl Fn() -> Option<Instant>,
-) -> io::Result<(u64, u64)> {
+    passed_on: &PassedOn,
+) -> io::Result<()> {
     // Dropped last, since it was declared first.
     let _counted = backend.counted;
     let patience = Patience { deadline, idle, end: Cell::new(ends_at()) };
     patience.renew();
-    let mut client = End { io: client, early, patience: &patience };
-    let mut backend = End { io: backend.io, early: backend.early, patience: &patience };
+    let mut client = End { io: client, early, patience: &patience, taken: &passed_on.to_client };
+    let mut backend = End { io: backend.io, early: backend.early, patience: &patience, taken: &passed_on.to_backend };
     let mut copy = pin!(tokio::io::copy_bidirectional(&mut client, &mut backend));
     let result = std::future::poll_fn(|cx| match copy.as_mut().poll(cx) {
-        Poll::Ready(result) => Poll::Ready(result),
+        Poll::Ready(result) => Poll::Ready(result.map(|_| ())),
         Poll::Pending => {
             let end = ends_at();
             if patience.end.replace(end) != end {
@@ -87,6 +96,8 @@ struct End<'a, S> {
     io: S,
     early: Bytes,
     patience: &'a Patience<'a>,
+    /// Bytes that were written to it.
+    taken: &'a Cell<u64>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for End<'_, S> {
@@ -108,7 +119,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for End<'_, S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for End<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let count = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        self.taken.set(self.taken.get() + count as u64);
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
