@@ -238,6 +238,7 @@ impl App {
                     max_connections,
                     trouble: Trouble::none(now),
                     header_trouble: Trouble::none(now),
+                    http2: Arc::default(),
                     tls: tls.clone(),
                 };
                 (listening, settings.clone())
@@ -252,7 +253,10 @@ impl App {
             reload: reload.clone(),
             connections: listeners
                 .iter()
-                .map(|(listening, _)| (listening.address.to_string(), Arc::clone(&listening.connections)))
+                .map(|(listening, _)| {
+                    let counts = (Arc::clone(&listening.connections), Arc::clone(&listening.http2));
+                    (listening.address.to_string(), counts.0, counts.1)
+                })
                 .collect(),
             tls,
             reloads: Arc::new(ReloadCounters::default()),

@@ -6,7 +6,7 @@
 //! # Life of a request
 //!
 //! A worker's [listener](proxy::accept::listener) takes the socket and gives it to the worker with the fewest connections.
-//! There [`proxy::accept::tls`] does the handshake where the listener speaks TLS, [`proxy::accept::connection`] reads HTTP,
+//! There [`proxy::accept::tls`] does the handshake where the listener speaks TLS, [`proxy::accept::connection`] reads HTTP/1.1 and [`proxy::accept::http2`] HTTP/2,
 //! [`proxy::accept::request`] refuses what two parsers could read differently, and [`proxy::accept::route`] names the pool. A [visit](proxy::visit) begins: [`proxy::affinity`] opens the pin
 //! that came along, in our cookie, under the app's session id ([`pins`] keeps what an id does not tell by itself) or as a
 //! hash; what is known of its home ([`pool::Backend`]) and where the pool keeps its sessions ([`pool::sessions`]) decide

@@ -103,8 +103,9 @@ fn run(file: &Path) -> Result<(), Box<dyn Error>> {
     })
 }
 
-/// What is logged when `RUST_LOG` does not say. The resolver would repeat with each lookup what we tell once.
-const LOGGED: &str = "info,hickory_net=off,hickory_proto=off,hickory_resolver=off";
+/// What is logged when `RUST_LOG` does not say. The resolver would repeat with each lookup what we tell once, and h2 would
+/// warn of every client that it ends.
+const LOGGED: &str = "info,h2=off,hickory_net=off,hickory_proto=off,hickory_resolver=off";
 
 /// The signals that the program obeys.
 struct Signals {

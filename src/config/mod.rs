@@ -185,12 +185,25 @@ pub struct Listener {
     pub header_timeout: Duration,
     /// How long a client connection may stay open between two requests.
     pub keep_alive_timeout: Duration,
+    /// `None`: HTTP/1.1 only.
+    pub http2: Option<Http2>,
     /// `None`: plain HTTP.
     pub tls: Option<Tls>,
     /// Sends every request to https instead of a backend.
     pub redirect_to_https: Option<RedirectToHttps>,
     /// Goes with every reply over https.
     pub hsts: Option<Hsts>,
+}
+
+/// HTTP/2 with clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2 {
+    /// Requests that one connection may have under way.
+    pub max_streams: u32,
+    /// Bytes of one request's body that a client may send ahead of the backend.
+    pub stream_window: u32,
+    /// The same for all requests of a connection together; at least [`Http2::stream_window`].
+    pub connection_window: u32,
 }
 
 /// The admin endpoint.

@@ -197,6 +197,26 @@ pools:
 }
 
 #[test]
+fn http2_is_on_unless_it_is_said_to_be_off() {
+    let listening = |http2: &str| {
+        let listener = format!("{{ address: '127.0.0.1:80'{http2} }}");
+        let config = parse(&format!("listeners: [ {listener} ]\npools: {{ p: {{ backends: ['127.0.0.1:1'] }} }}\n"));
+        config.listeners[0].http2.map(|it| (it.max_streams, it.stream_window, it.connection_window))
+    };
+    let defaults = Some((100, 128 << 10, 1 << 20));
+    for (http2, expected) in [
+        ("", defaults),
+        (", http2: on", defaults),
+        (", http2: off", None),
+        (", http2: { max_streams: 250 }", Some((250, 128 << 10, 1 << 20))),
+        // The window of the connection has room for one stream at least.
+        (", http2: { stream_window: 4MiB }", Some((100, 4 << 20, 4 << 20))),
+    ] {
+        assert_eq!(listening(http2), expected, "{http2}");
+    }
+}
+
+#[test]
 fn the_reference_has_every_key() {
     let mut keys = BTreeSet::new();
     let schema = schema();
@@ -498,6 +518,9 @@ fn each_mistake_at_the_top_is_named_with_its_place() {
         (file("listeners: [ { address: '127.0.0.1:80', hsts: { max_age: 1d, preload: true } } ]"), "1: listeners[0].hsts.preload: expected no preload without include_subdomains and a max_age of at least 365d, which the lists ask for, found true".to_owned()),
         (file("listeners: [ { address: '127.0.0.1:80', hsts: {} } ]"), "1: listeners[0].hsts.max_age: expected a duration such as 365d, found nothing".to_owned()),
         (file("listeners: [ { address: '127.0.0.1:80', head_limit: 1KiB } ]"), "1: listeners[0].head_limit: expected 8KiB to 1MiB, found \"1KiB\"".to_owned()),
+        (file("listeners: [ { address: '127.0.0.1:80', http2: { max_streams: 0 } } ]"), "1: listeners[0].http2.max_streams: expected 1 to 10000, found 0".to_owned()),
+        (file("listeners: [ { address: '127.0.0.1:80', http2: { stream_window: 2MiB, connection_window: 1MiB } } ]"), "1: listeners[0].http2.connection_window: expected at least the stream_window, found \"1MiB\"".to_owned()),
+        (file("listeners: [ { address: '127.0.0.1:80', http2: maybe } ]"), "1: listeners[0].http2: expected on or off, or a mapping, found \"maybe\"".to_owned()),
         (file("listeners: [ { address: '127.0.0.1:80', keep_alive_timeout: 0s } ]"), "1: listeners[0].keep_alive_timeout: expected a duration above 0s, found \"0s\"".to_owned()),
         (listening("routes: [ { path_prefix: shop, pool: p } ]"), "1: routes[0].path_prefix: expected a path that begins with /, without a query, such as /shop, found \"shop\"".to_owned()),
         (listening("routes: [ {} ]"), "1: routes[0].pool: expected the name of a pool (p), found nothing".to_owned()),

@@ -9,6 +9,8 @@ use http::StatusCode;
 /// TLS at one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
+    /// Whether clients are offered HTTP/2, as the listener has it.
+    pub offers_http2: bool,
     /// In file order; at least one. The first one is for clients that name no host, or one that no certificate has.
     pub certificates: Vec<CertificateFiles>,
     /// Older versions are refused.

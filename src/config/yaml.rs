@@ -115,6 +115,8 @@ pub(super) struct Listener {
     pub(super) header_timeout: Given<NonZeroTime>,
     /// How long a client connection may stay open between two requests. Default: 75s.
     pub(super) keep_alive_timeout: Given<NonZeroTime>,
+    /// HTTP/2, which clients begin within TLS (ALPN) or by its preface. Default: on.
+    pub(super) http2: Given<Short<On, Http2>>,
     /// Speaks TLS. Default: plain HTTP.
     pub(super) tls: Given<Tls>,
     /// Sends every request to https instead of a backend. Default: false.
@@ -122,6 +124,20 @@ pub(super) struct Listener {
     /// `Strict-Transport-Security` of replies over https. Default: none.
     pub(super) hsts: Given<Hsts>,
 }
+
+/// HTTP/2 spelled out.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Http2 {
+    /// Requests that one connection may have under way, 1 to 10000. Default: 100.
+    pub(super) max_streams: Given<Whole<1, 10_000>>,
+    /// Bytes of one request's body that a client may send ahead of the backend, 64KiB to 16MiB. Default: 128KiB.
+    pub(super) stream_window: Given<Size<{ 64 << 10 }, { 16 << 20 }>>,
+    /// The same for all requests of a connection together, 64KiB to 1GiB. Default: 1MiB.
+    pub(super) connection_window: Given<Size<{ 64 << 10 }, { 1 << 30 }>>,
+}
+
+impl Full for Http2 {}
 
 /// The admin endpoint.
 #[derive(Default, Deserialize, JsonSchema)]

@@ -122,7 +122,10 @@ fn keep_bound(bound: &[config::Listener], listeners: &mut Vec<config::Listener>)
             let Some(new) = same_place.or_else(|| wanted.iter().find(|new| is_one(old, new))) else {
                 return old.clone();
             };
-            let (tls, redirect_to_https, hsts) = (new.tls.clone(), new.redirect_to_https.clone(), new.hsts.clone());
+            // Workers go by what the listener began with.
+            let offers_http2 = old.http2.is_some();
+            let tls = new.tls.clone().map(|tls| config::Tls { offers_http2, ..tls });
+            let (redirect_to_https, hsts) = (new.redirect_to_https.clone(), new.hsts.clone());
             config::Listener { tls, redirect_to_https, hsts, ..old.clone() }
         })
         .collect();

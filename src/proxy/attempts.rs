@@ -14,14 +14,14 @@ use tokio::time::Instant;
 
 use super::admission::Admission;
 use super::balance::Tried;
-use super::client_connection::ClientConnection;
+use super::client_connection::Conversation;
 use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::forward::{
     AttemptError, Begun, Exchange, HeadError, Outgoing, Owner, ReplyHead, RequestBody, RequestHead, expects_continue,
 };
 use super::hedge::Failed;
-use super::outgoing::{own_lines, pass_interim, wanted_upgrade};
+use super::outgoing::{may_switch, own_lines, pass_interim, wanted_upgrade};
 use super::passage::Passage;
 use super::snapshot::Pool;
 use super::stopwatch::Stopwatch;
@@ -36,7 +36,7 @@ use crate::telemetry::words::{Placement, RefuseReason};
 /// One request, as all its attempts see it.
 pub(super) struct Request<'a> {
     pub(super) view: &'a Rc<View>,
-    pub(super) client: &'a Rc<ClientConnection>,
+    pub(super) client: &'a Rc<Conversation>,
     pub(super) parts: &'a Parts,
     pub(super) target: Target<'a>,
     /// Index of the pool.
@@ -305,7 +305,7 @@ impl Proxy {
         let interim = |head: &ReplyHead| pass_interim(client, parts.version, head);
         let begun = match self.client.send(member, &outgoing, body, write_head, interim).await {
             // Nobody asked for it; what follows is not HTTP any more.
-            Ok(begun) if begun.head.status == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() => {
+            Ok(begun) if begun.head.status == StatusCode::SWITCHING_PROTOCOLS && !may_switch(parts, &begun.head) => {
                 Err((AttemptError::Reply(HeadError::Malformed), begun.exchange.into_body()))
             }
             outcome => outcome,

@@ -1,9 +1,14 @@
-//! What a client's connection and the request on it tell each other. One request at a time, one task, so plain cells.
+//! What a client's connection and the requests on it tell each other. Each request has one task, so plain cells.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::ops::Deref;
+use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::server::SendResponse;
+use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
@@ -19,7 +24,7 @@ const RAW_LIMIT: usize = (1024 + 64) * 1024;
 /// A buffer that grew beyond this is not kept for the next head.
 const RAW_KEPT: usize = 2 * 1024;
 
-/// What a connection is doing, which decides what its deadline means.
+/// What a conversation is doing, which decides what its deadline means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Waiting for a request.
@@ -32,7 +37,7 @@ pub enum Phase {
     Reply,
 }
 
-/// One client connection.
+/// One client connection, as all requests on it see it.
 #[derive(Debug)]
 pub struct ClientConnection {
     /// Its number among the worker's.
@@ -43,7 +48,14 @@ pub struct ClientConnection {
     pub peer: IpAddr,
     /// Lines about it for backends.
     pub origin: Origin,
-    /// The connection's deadline; see [`Phase`].
+}
+
+/// What carries one request after the other: a connection of HTTP/1.1, which is used again and again, or one stream of
+/// HTTP/2, which sees a single request.
+#[derive(Debug)]
+pub struct Conversation {
+    connection: Rc<ClientConnection>,
+    /// Its deadline; see [`Phase`].
     pub deadline: Deadline,
     phase: Cell<Phase>,
     /// How long a reply may stand still.
@@ -64,6 +76,18 @@ pub struct ClientConnection {
     is_broken: Cell<bool>,
     /// Boxed: few connections ever have one.
     tunnel: RefCell<Option<Box<Tunnel>>>,
+    /// The client began with the preface of HTTP/2.
+    is_of_http2: Cell<bool>,
+    /// Of a stream: where its reply goes.
+    respond: Option<RefCell<SendResponse<Bytes>>>,
+}
+
+impl Deref for Conversation {
+    type Target = ClientConnection;
+
+    fn deref(&self) -> &ClientConnection {
+        &self.connection
+    }
 }
 
 /// What is left to do when a connection has switched protocols.
@@ -83,22 +107,17 @@ pub struct Tunnel {
     pub(super) journal: Journal,
 }
 
-impl ClientConnection {
-    /// A connection that waits for its first request.
+impl Conversation {
+    /// A connection of HTTP/1.1 that waits for its first request.
     pub fn new(
-        (number, listener): (u64, usize),
-        peer: IpAddr,
-        origin: Origin,
+        connection: Rc<ClientConnection>,
         deadline: Deadline,
         (header_timeout, keep_alive_timeout): (Duration, Duration),
     ) -> Self {
         // The first head is due at once: who connects has something to ask.
         deadline.set(header_timeout);
         Self {
-            number,
-            listener,
-            peer,
-            origin,
+            connection,
             deadline,
             phase: Cell::new(Phase::Head),
             reply_idle: Cell::new(header_timeout),
@@ -111,7 +130,26 @@ impl ClientConnection {
             interim: RefCell::default(),
             is_broken: Cell::new(false),
             tunnel: RefCell::default(),
+            is_of_http2: Cell::new(false),
+            respond: None,
         }
+    }
+
+    /// A stream of HTTP/2, whose request is at hand.
+    pub fn on_stream(connection: Rc<ClientConnection>, deadline: Deadline, respond: SendResponse<Bytes>) -> Self {
+        // Neither head nor keep-alive is a matter of the stream: its connection minds those.
+        let respond = Some(RefCell::new(respond));
+        Self { respond, ..Self::new(connection, deadline, (Duration::ZERO, Duration::ZERO)) }
+    }
+
+    /// The connection that it belongs to.
+    pub fn connection(&self) -> &Rc<ClientConnection> {
+        &self.connection
+    }
+
+    /// Where the reply of a stream goes; `None` of HTTP/1.1.
+    pub fn respond(&self) -> Option<&RefCell<SendResponse<Bytes>>> {
+        self.respond.as_ref()
     }
 
     /// What it is doing.
@@ -142,6 +180,21 @@ impl ClientConnection {
         if raw.len() + bytes.len() <= RAW_LIMIT {
             raw.extend_from_slice(bytes);
         }
+    }
+
+    /// What came is the preface of HTTP/2.
+    pub fn found_http2(&self) {
+        self.is_of_http2.set(true);
+    }
+
+    /// Whether the client began with the preface of HTTP/2.
+    pub fn is_of_http2(&self) -> bool {
+        self.is_of_http2.get()
+    }
+
+    /// How long the reply under way may stand still.
+    pub fn reply_idle(&self) -> Duration {
+        self.reply_idle.get()
     }
 
     /// Whether a part of a head has come.
@@ -228,8 +281,17 @@ impl ClientConnection {
     }
 
     /// Sends a 1xx head before the reply.
-    pub fn send_interim(&self, head: &[u8]) {
-        self.interim.borrow_mut().extend_from_slice(head);
+    pub fn send_interim(&self, status: StatusCode, headers: HeaderMap) {
+        match &self.respond {
+            Some(respond) => {
+                let mut head = Response::new(());
+                *head.status_mut() = status;
+                *head.headers_mut() = headers;
+                // Fails only on a stream that is over, which its task finds out by itself.
+                let _ = respond.borrow_mut().send_informational(head);
+            }
+            None => write_interim(&mut self.interim.borrow_mut(), status, &headers),
+        }
     }
 
     /// The 1xx heads that are still to be written.
@@ -256,4 +318,20 @@ impl ClientConnection {
     pub fn take_tunnel(&self) -> Option<Box<Tunnel>> {
         self.tunnel.borrow_mut().take()
     }
+}
+
+/// Writes a 1xx head as HTTP/1.1 has it.
+fn write_interim(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in headers {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
 }

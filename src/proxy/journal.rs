@@ -85,7 +85,9 @@ impl Journal {
 
     /// Keeps what the access log will want.
     pub(super) fn keep_line(&mut self, at: SystemTime, client: IpAddr, parts: &http::request::Parts) {
-        let host = parts.headers.get(http::header::HOST).cloned();
+        // In HTTP/2 the host is no line.
+        let authority = || HeaderValue::from_str(parts.uri.authority()?.as_str()).ok();
+        let host = parts.headers.get(http::header::HOST).cloned().or_else(authority);
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
         self.line = Some(Box::new(Line { at, client, method, host, uri }));
     }

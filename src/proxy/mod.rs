@@ -22,11 +22,12 @@ mod admission;
 
 mod attempts;
 
+mod client_body;
+
 mod client_connection;
 
 mod deadline;
 
-#[expect(dead_code, reason = "for HTTP/2, which comes next")]
 mod duplex;
 
 mod error;
@@ -66,7 +67,6 @@ use std::time::SystemTime;
 use fastrand::Rng;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
 use crate::config::Sessions;
@@ -74,7 +74,8 @@ use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::words::{Placement, RefuseReason};
 use accept::request::{BadRequest, Target, check};
 use attempts::Served;
-use client_connection::{ClientConnection, Tunnel};
+use client_body::ClientBody;
+use client_connection::{Conversation, Tunnel};
 use deadline::Deadlines;
 use error::ProxyError;
 use forward::RequestBody;
@@ -103,7 +104,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Answers one request.
-    async fn handle(self: Rc<Self>, client: Rc<ClientConnection>, request: Request<Incoming>) -> Response<ReplyBody> {
+    async fn handle(self: Rc<Self>, client: Rc<Conversation>, request: Request<ClientBody>) -> Response<ReplyBody> {
         let view = self.view(); // one generation, from here to the last byte
         let mut journal = Journal::new(&self, &view, Instant::now());
         let (parts, body) = request.into_parts();
@@ -120,9 +121,9 @@ impl Proxy {
     async fn place_and_send(
         &self,
         view: &Rc<View>,
-        client: &Rc<ClientConnection>,
+        client: &Rc<Conversation>,
         parts: &Parts,
-        body: Incoming,
+        body: ClientBody,
         journal: &mut Journal,
     ) -> Result<(Visit, Option<Served>), ProxyError> {
         let target =
@@ -180,7 +181,7 @@ impl Proxy {
     fn finish(
         self: &Rc<Self>,
         view: &Rc<View>,
-        client: &Rc<ClientConnection>,
+        client: &Rc<Conversation>,
         parts: &Parts,
         (mut visit, served): (Visit, Served),
         mut journal: Journal,
@@ -275,7 +276,7 @@ const STICKPIN_PIN: HeaderName = HeaderName::from_static("stickpin-pin");
 /// Tells the client that its session is lost, instead of asking a backend; its next request goes where it begins anew.
 fn tell_session_lost(
     view: &Rc<View>,
-    client: &Rc<ClientConnection>,
+    client: &Rc<Conversation>,
     parts: &Parts,
     visit: &Visit,
     mut journal: Journal,
@@ -283,6 +284,9 @@ fn tell_session_lost(
     // The outcome only comes from a pool that was found.
     let pool = view.pool(journal.pool.unwrap_or_default());
     let mut page = error_page::session_lost(&pool.settings.rehome.on_session_lost);
+    if error_page::is_grpc(&parts.headers) {
+        page = error_page::for_grpc(page);
+    }
     let owner = || pin_owner(client.origin.client(&parts.headers));
     visit.leave(pool, page.headers_mut(), client.origin.is_https(&parts.headers), owner);
     keep_to_https(view, client, parts, page.headers_mut());
@@ -294,7 +298,7 @@ fn tell_session_lost(
 fn refuse(
     error: ProxyError,
     mut journal: Journal,
-    client: &Rc<ClientConnection>,
+    client: &Rc<Conversation>,
     (view, parts): (&View, &Parts),
 ) -> Response<ReplyBody> {
     tracing::debug!(peer = %client.peer, ?error, "answered with an error page");
@@ -303,6 +307,9 @@ fn refuse(
         ProxyError::Full { retry_after } => error_page::full(error.status(), *retry_after),
         _ => error_page::page(error.status(), error.closes()),
     };
+    if error_page::is_grpc(&parts.headers) {
+        page = error_page::for_grpc(page);
+    }
     keep_to_https(view, client, parts, page.headers_mut());
     if let ProxyError::ToHttps(to) = error {
         page.headers_mut().insert(header::LOCATION, to.location);
@@ -311,7 +318,7 @@ fn refuse(
 }
 
 /// Tells browsers to come by https only, where the listener says so; a backend's own word on it counts more.
-fn keep_to_https(view: &View, client: &ClientConnection, parts: &Parts, reply: &mut HeaderMap) {
+fn keep_to_https(view: &View, client: &Conversation, parts: &Parts, reply: &mut HeaderMap) {
     if let Some(strict) = &view.https(client.listener).strict
         && client.origin.is_https(&parts.headers)
         && !reply.contains_key(header::STRICT_TRANSPORT_SECURITY)

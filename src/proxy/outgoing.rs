@@ -7,8 +7,9 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, header};
 use tokio::time::Instant;
 
+use super::accept::http2::websocket;
 use super::attempts::Request;
-use super::client_connection::ClientConnection;
+use super::client_connection::Conversation;
 use super::forward::ReplyHead;
 use super::respond::headers;
 use super::visit::{Destination, Visit};
@@ -38,31 +39,31 @@ pub(super) fn own_lines(request: &Request<'_>, visit: &Visit, destination: &Dest
 }
 
 /// The protocol a client wants to switch to. Not `h2c`, not even in a list: that is a matter of each hop, and what would
-/// follow could not be looked at.
+/// follow could not be looked at. A stream of HTTP/2 has told it otherwise, and come with the line alone.
 pub(super) fn wanted_upgrade(parts: &Parts) -> Option<&HeaderValue> {
     let has_option = |value: &HeaderValue, wanted: &[u8]| {
         value.as_bytes().split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(wanted))
     };
     let protocol = parts.headers.get(header::UPGRADE)?;
+    if parts.version == Version::HTTP_2 {
+        return Some(protocol);
+    }
     let names_it = parts.headers.get_all(header::CONNECTION).iter().any(|value| has_option(value, b"upgrade"));
     (names_it && !has_option(protocol, b"h2c") && parts.version == Version::HTTP_11).then_some(protocol)
 }
 
-/// Passes a 1xx reply on. `100` is not among them: hyper sends it when the body is first asked for.
-pub(super) fn pass_interim(client: &ClientConnection, version: Version, head: &ReplyHead) {
-    if version != Version::HTTP_11 || head.status == StatusCode::CONTINUE {
+/// Whether a `101` is what the client asked for. In HTTP/2 the client has no key to check the answer by, so it is done here.
+pub(super) fn may_switch(parts: &Parts, reply: &ReplyHead) -> bool {
+    wanted_upgrade(parts).is_some()
+        && (parts.version != Version::HTTP_2 || websocket::is_answer(&parts.headers, &reply.headers))
+}
+
+/// Passes a 1xx reply on. `100` is not among them: it is sent when the body is first asked for.
+pub(super) fn pass_interim(client: &Conversation, version: Version, head: &ReplyHead) {
+    if !matches!(version, Version::HTTP_11 | Version::HTTP_2) || head.status == StatusCode::CONTINUE {
         return;
     }
     let mut headers = head.headers.clone();
     headers::strip(&mut headers, false);
-    let mut text =
-        format!("HTTP/1.1 {} {}\r\n", head.status.as_str(), head.status.canonical_reason().unwrap_or("")).into_bytes();
-    for (name, value) in &headers {
-        text.extend_from_slice(name.as_str().as_bytes());
-        text.extend_from_slice(b": ");
-        text.extend_from_slice(value.as_bytes());
-        text.extend_from_slice(b"\r\n");
-    }
-    text.extend_from_slice(b"\r\n");
-    client.send_interim(&text);
+    client.send_interim(head.status, headers);
 }

@@ -10,7 +10,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::Proxy;
-use super::client_connection::ClientConnection;
+use super::client_connection::Conversation;
 use super::forward::{BodyError, Exchange};
 use super::journal::Journal;
 use super::view::Slot;
@@ -31,18 +31,18 @@ pub(super) struct Page {
     text: Option<Bytes>,
     /// `None` when it goes on after the page.
     journal: Option<Journal>,
-    client: Rc<ClientConnection>,
+    client: Rc<Conversation>,
 }
 
 impl Page {
     /// Begins to send it.
-    pub(super) fn new(text: Bytes, journal: Journal, client: &Rc<ClientConnection>) -> Self {
+    pub(super) fn new(text: Bytes, journal: Journal, client: &Rc<Conversation>) -> Self {
         client.begin_reply(PAGE_TIMEOUT, None);
         Self { text: Some(text), journal: Some(journal), client: Rc::clone(client) }
     }
 
     /// Begins to send nothing: what comes after the head is no part of the reply.
-    pub(super) fn empty(client: &Rc<ClientConnection>) -> Self {
+    pub(super) fn empty(client: &Rc<Conversation>) -> Self {
         client.begin_reply(PAGE_TIMEOUT, None);
         Self { text: Some(Bytes::new()), journal: None, client: Rc::clone(client) }
     }
@@ -60,7 +60,7 @@ impl Drop for Page {
 /// Everything the request holds ends with its last byte: the slot at the backend, the connection, the record.
 pub(super) struct Relay {
     proxy: Rc<Proxy>,
-    client: Rc<ClientConnection>,
+    client: Rc<Conversation>,
     /// `None` once the last byte was passed on.
     under_way: Option<UnderWay>,
 }
@@ -69,13 +69,15 @@ struct UnderWay {
     exchange: Box<Exchange>,
     slot: Slot,
     journal: Journal,
+    /// Bytes of the request's body that had come when the reply was last looked at.
+    received: u64,
 }
 
 impl Relay {
-    /// Begins to pass on the reply whose head was just received; `idle` and `end` as in [`ClientConnection::begin_reply`].
+    /// Begins to pass on the reply whose head was just received; `idle` and `end` as in [`Conversation::begin_reply`].
     pub(super) fn new(
         proxy: &Rc<Proxy>,
-        client: &Rc<ClientConnection>,
+        client: &Rc<Conversation>,
         (idle, end): (Duration, Option<Instant>),
         exchange: Box<Exchange>,
         slot: Slot,
@@ -85,7 +87,7 @@ impl Relay {
         Self {
             proxy: Rc::clone(proxy),
             client: Rc::clone(client),
-            under_way: Some(UnderWay { exchange, slot, journal }),
+            under_way: Some(UnderWay { received: exchange.received(), exchange, slot, journal }),
         }
     }
 
@@ -97,7 +99,7 @@ impl Relay {
     }
 
     fn end(&mut self) {
-        let Some(UnderWay { exchange, slot, mut journal }) = self.under_way.take() else { return };
+        let Some(UnderWay { exchange, slot, mut journal, .. }) = self.under_way.take() else { return };
         journal.bytes_in = exchange.received();
         self.client.end_reply();
         self.proxy.client.put_back(slot.member(), exchange);
@@ -105,7 +107,13 @@ impl Relay {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(under_way) = &mut self.under_way else { return Poll::Ready(None) };
-        let frame = ready!(under_way.exchange.poll_body(cx));
+        let polled = under_way.exchange.poll_body(cx);
+        let received = under_way.exchange.received();
+        if std::mem::replace(&mut under_way.received, received) != received {
+            // The backend may be listening still, and has nothing to say meanwhile.
+            self.client.reply_moved();
+        }
+        let frame = ready!(polled);
         match &frame {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Bytes::len);

@@ -14,12 +14,13 @@ use tokio::task::{JoinError, JoinSet, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::Proxy;
-use super::accept::connection::{self, LINGER, Shared};
+use super::accept::connection::{self, BegunHttp2, LINGER, Shared, Speaks};
+use super::accept::http2::Http2;
 use super::accept::listener::{self, Accepted, Counted, Inboxes, Listening, ListeningSocket};
 use super::accept::proxy_header::{self, HeaderError};
 use super::accept::stream::ClientStream;
 use super::accept::tls::{self, Handshakes};
-use super::client_connection::ClientConnection;
+use super::client_connection::{ClientConnection, Conversation};
 use super::deadline::{Deadlines, TICK};
 use super::forward::{Client, Origin};
 use super::snapshot::Published;
@@ -243,11 +244,28 @@ impl Beginning {
         if let Some(certificate) = certificate {
             origin = origin.with_certificate(certificate.lines);
         }
-        let timeouts = (settings.header_timeout, settings.keep_alive_timeout);
-        let (number, peer) = ((self.number, self.listener), ends.source.ip().to_canonical());
-        let client = Rc::new(ClientConnection::new(number, peer, origin, proxy.clock.place(), timeouts));
-        let handle = |request| Rc::clone(&proxy).handle(Rc::clone(&client), request);
-        connection::serve(io, Rc::clone(&client), shared, settings.head_limit, handle).await;
+        let (number, listener) = (self.number, self.listener);
+        let peer = ends.source.ip().to_canonical();
+        let client = Rc::new(ClientConnection { number, listener, peer, origin });
+        let handle = {
+            let proxy = Rc::clone(&proxy);
+            move |conversation, request| Rc::clone(&proxy).handle(conversation, request)
+        };
+        let begun = if io.agreed_on_http2() {
+            Some(BegunHttp2 { io, read: Vec::new() })
+        } else {
+            let timeouts = (settings.header_timeout, settings.keep_alive_timeout);
+            let conversation = Rc::new(Conversation::new(Rc::clone(&client), proxy.clock.place(), timeouts));
+            let speaks = if settings.http2.is_some() { Speaks::Either } else { Speaks::Http1 };
+            let limits = (speaks, settings.head_limit);
+            connection::serve(io, conversation, Rc::clone(&shared), limits, handle.clone()).await
+        };
+        if let (Some(BegunHttp2 { io, read }), Some(http2)) = (begun, settings.http2) {
+            let clock = Rc::clone(&proxy.clock);
+            let connection = Http2 { io, early: read, client, shared, clock };
+            // Boxed, so that the task of a connection of HTTP/1.1 need not have room for it.
+            Box::pin(connection.serve(settings, http2, &listening.http2, handle)).await;
+        }
         drop(self.counted);
     }
 }

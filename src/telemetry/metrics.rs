@@ -131,6 +131,10 @@ pub struct ListenerScrape {
     pub listener: String,
     /// Open client connections.
     pub connections: usize,
+    /// Those of HTTP/2.
+    pub http2_connections: usize,
+    /// Connections of HTTP/2 that were ended for too many frames, by their kind.
+    pub http2_floods: Vec<(&'static str, u64)>,
     /// TLS, where it speaks that.
     pub tls: Option<TlsScrape>,
 }
@@ -420,6 +424,19 @@ impl Scrape {
             gauge(&mut metric, [("listener", &*listener.listener)], &listener.connections)?;
         }
 
+        let help = "Open client connections of HTTP/2.";
+        let mut metric = encoder.encode_descriptor("http2_connections", help, None, MetricType::Gauge)?;
+        for listener in &self.listeners {
+            gauge(&mut metric, [("listener", &*listener.listener)], &listener.http2_connections)?;
+        }
+        let help = "Client connections of HTTP/2 ended because too many frames of a kind came.";
+        let mut metric = encoder.encode_descriptor("http2_floods", help, None, MetricType::Counter)?;
+        for listener in &self.listeners {
+            for (kind, count) in &listener.http2_floods {
+                counter(&mut metric, [("listener", &*listener.listener), ("kind", kind)], *count)?;
+            }
+        }
+
         let help = "Lines of the access log dropped because they could not be written fast enough, or at all.";
         let mut metric = encoder.encode_descriptor("access_log_dropped", help, None, MetricType::Counter)?;
         metric.encode_counter::<NoLabelSet, _, f64>(&self.access_log_dropped, None)?;
@@ -604,6 +621,8 @@ mod tests {
             listeners: vec![ListenerScrape {
                 listener: "0.0.0.0:8080".to_owned(),
                 connections: 3,
+                http2_connections: 2,
+                http2_floods: vec![("ping", 4), ("reset", 0)],
                 tls: Some(TlsScrape {
                     handshakes: vec![("ok", false, 5), ("ok", true, 6), ("failed", false, 1)],
                     files_ok: 2,

@@ -20,7 +20,10 @@ use crate::config::{ClientCertificates, Tls, TlsVersion};
 use crate::telemetry::counters::Single;
 
 /// The protocols that are offered within TLS, the preferred one first.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [HTTP_2, b"http/1.1"];
+
+/// HTTP/2 as ALPN has it.
+pub const HTTP_2: &[u8] = b"h2";
 
 /// What a handshake goes by. Immutable; replaced whole.
 #[derive(Debug)]
@@ -95,7 +98,8 @@ impl Terms {
             (&*certificate.names, key)
         });
         let mut config = builder.with_cert_resolver(Arc::new(Names::new(shown)));
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+        let offered = PROTOCOLS.iter().filter(|protocol| settings.offers_http2 || **protocol != HTTP_2);
+        config.alpn_protocols = offered.map(|protocol| protocol.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         match (&settings.session_tickets, &material.tickets) {
             (Some(tickets), Some(ring)) => {

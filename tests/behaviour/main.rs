@@ -39,11 +39,17 @@ mod gate;
 
 mod grpc_calls;
 
+mod grpc;
+
 mod hash;
 
 mod forwarded;
 
 mod headers;
+
+mod http2;
+
+mod http2_hostile;
 
 mod inherited;
 
@@ -126,3 +132,5 @@ mod unix_sockets;
 mod upgrade;
 
 mod verdict;
+
+mod websocket_h2;

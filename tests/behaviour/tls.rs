@@ -148,7 +148,7 @@ async fn only_the_versions_and_suites_of_the_settings_are_agreed_to() {
         let peer = TlsClient::speaking(version).connect(stickpin.front(), "shop.example").await.expect("a connection");
         assert_eq!(peer.version(), expected);
     }
-    TlsClient::new().offering(&["h2"]).connect(stickpin.front(), "shop.example").await.expect_err("not spoken yet");
+    TlsClient::new().offering(&["h3"]).connect(stickpin.front(), "shop.example").await.expect_err("not spoken here");
     let peer = TlsClient::new().offering(&[]).connect(stickpin.front(), "shop.example").await.expect("a connection");
     assert_eq!(peer.protocol(), None);
 

@@ -140,7 +140,6 @@ async fn a_browser_loads_a_page_by_http_1_1_and_keeps_its_pin_over_a_restart() {
 }
 
 #[tokio::test]
-#[ignore = "waits for HTTP/2 in"]
 async fn a_browser_loads_a_page_by_http_2_and_keeps_its_pin_over_a_restart() {
     visits(Speaking::Http2, "h2").await;
 }

@@ -104,13 +104,11 @@ fn curl_keeps_its_pin_by_https_and_http_1_1() {
 }
 
 #[test]
-#[ignore = "waits for HTTP/2 in"]
 fn curl_keeps_its_pin_by_https_and_http_2() {
     visits("https", "--http2", "2");
 }
 
 #[test]
-#[ignore = "waits for HTTP/2 in"]
 fn curl_keeps_its_pin_by_http_2_with_prior_knowledge() {
     visits("http", PRIOR_KNOWLEDGE, "2");
 }

@@ -11,7 +11,6 @@ fn open() -> ([Backend; 2], Site) {
 }
 
 #[test]
-#[ignore = "waits for HTTP/2 in"]
 fn nghttp_sees_frames_in_order_and_nothing_it_has_to_complain_of() {
     let (_backends, site) = open();
     let plain = format!("http://localhost:{}", site.plain().port());
@@ -35,7 +34,6 @@ fn nghttp_sees_frames_in_order_and_nothing_it_has_to_complain_of() {
 }
 
 #[test]
-#[ignore = "waits for HTTP/2 in"]
 fn h2load_has_every_request_of_many_streams_answered() {
     let (_backends, site) = open();
     let plain = format!("http://localhost:{}/whoami", site.plain().port());

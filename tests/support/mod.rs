@@ -23,6 +23,8 @@ pub mod dns;
 
 pub mod grpc;
 
+pub mod http2;
+
 mod process;
 
 pub mod raw;

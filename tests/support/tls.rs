@@ -157,6 +157,11 @@ pub struct TlsPeer {
 }
 
 impl TlsPeer {
+    /// The connection itself.
+    pub fn into_io(self) -> TlsStream<TcpStream> {
+        self.io
+    }
+
     /// What the other side showed.
     pub fn certificate(&self) -> CertificateDer<'static> {
         let shown = self.io.get_ref().1.peer_certificates().expect("a server shows one");

@@ -6,9 +6,9 @@ use super::{items, non_zero, not_empty, secs, tls};
 use crate::config::read::{Given, Report, Short};
 use crate::config::tree::Path;
 use crate::config::units::{self, FileMode, FilePath, ListenerAddress, Percent, TrustedProxy};
-use crate::config::words::{LogTarget, LogWord};
+use crate::config::words::{LogTarget, LogWord, On};
 use crate::config::{
-    AccessLog, AccessLogTarget, Address, Admin, ListenOn, Listener, ProxyProtocol, TrustedProxies, yaml,
+    AccessLog, AccessLogTarget, Address, Admin, Http2, ListenOn, Listener, ProxyProtocol, Tls, TrustedProxies, yaml,
 };
 
 /// Whoever shares the group of the socket's file may connect, and nobody else.
@@ -44,7 +44,9 @@ pub(super) fn listeners(
 }
 
 fn listener(report: &Report<'_>, at: &Path<'_>, address_path: &Path<'_>, yaml: yaml::Listener) -> Option<Listener> {
+    let http2 = http2(report, &at.key("http2"), yaml.http2);
     let tls = yaml.tls.option().map(|yaml| tls::tls(report, &at.key("tls"), yaml));
+    let tls = tls.map(|tls| Tls { offers_http2: http2.is_some(), ..tls });
     let redirect_path = at.key("redirect_to_https");
     let redirect_to_https = tls::redirect_to_https(report, &redirect_path, yaml.redirect_to_https, tls.is_some());
     let hsts = tls::hsts(report, &at.key("hsts"), yaml.hsts);
@@ -61,9 +63,31 @@ fn listener(report: &Report<'_>, at: &Path<'_>, address_path: &Path<'_>, yaml: y
         head_limit: yaml.head_limit.option().map_or(64 << 10, |limit| limit.bytes()),
         header_timeout: non_zero(yaml.header_timeout, secs(10)),
         keep_alive_timeout: non_zero(yaml.keep_alive_timeout, secs(75)),
+        http2,
         tls,
         redirect_to_https,
         hsts,
+    })
+}
+
+fn http2(report: &Report<'_>, at: &Path<'_>, given: Given<Short<On, yaml::Http2>>) -> Option<Http2> {
+    let yaml = match given.option() {
+        None | Some(Short::Short(On::On)) => yaml::Http2::default(),
+        Some(Short::Short(On::Off)) => return None,
+        Some(Short::Full(yaml)) => yaml,
+    };
+    let connection_path = at.key("connection_window");
+    // Both fit by the bounds of their types.
+    let window = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX >> 1);
+    let stream_window = yaml.stream_window.option().map_or(128 << 10, |size| window(size.bytes()));
+    let given = yaml.connection_window.option().map(|size| window(size.bytes()));
+    if given.is_some_and(|given| given < stream_window) {
+        report.expected(&connection_path, "at least the stream_window".to_owned());
+    }
+    Some(Http2 {
+        max_streams: yaml.max_streams.option().map_or(100, |most| most.get()),
+        stream_window,
+        connection_window: given.unwrap_or((1 << 20).max(stream_window)),
     })
 }
 

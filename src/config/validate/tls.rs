@@ -35,6 +35,7 @@ pub(super) fn tls(report: &Report<'_>, at: &Path<'_>, yaml: yaml::Tls) -> Tls {
     let certificates = certificates.collect();
     let min_version = yaml.min_version.or(TlsVersion::V1_2);
     Tls {
+        offers_http2: true,
         certificates,
         min_version,
         cipher_suites: cipher_suites(report, &at.key("cipher_suites"), yaml.cipher_suites, min_version),

@@ -66,6 +66,7 @@ pub use server::serve;
 use super::discovery::{ChangeOrder, Standings};
 use crate::drain;
 use crate::pool::Member;
+use crate::proxy::accept::http2::flood::Http2Counts;
 use crate::proxy::snapshot::{Pool, Published, Snapshot};
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics;
@@ -87,8 +88,8 @@ pub struct Shared {
     pub published: Arc<Published>,
     /// Whoever reloads takes orders here, and answers each.
     pub reload: mpsc::Sender<ReloadRequest>,
-    /// Open client connections by listener.
-    pub connections: Vec<(String, Arc<AtomicUsize>)>,
+    /// Open client connections by listener, and what is counted of HTTP/2 there.
+    pub connections: Vec<(String, Arc<AtomicUsize>, Arc<Http2Counts>)>,
     /// TLS, by listener; `None` where it is plain HTTP.
     pub tls: Arc<[Option<Arc<TlsListener>>]>,
     /// How reloads ended, by signal or by request; counted by whoever reloads.

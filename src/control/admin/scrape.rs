@@ -24,9 +24,11 @@ pub(super) fn scrape(shared: &Shared) -> Scrape {
             .connections
             .iter()
             .zip(&*shared.tls)
-            .map(|((listener, connections), tls)| ListenerScrape {
+            .map(|((listener, connections, http2), tls)| ListenerScrape {
                 listener: listener.clone(),
                 connections: connections.load(Ordering::Relaxed),
+                http2_connections: http2.connections.load(Ordering::Relaxed),
+                http2_floods: http2.floods().into(),
                 tls: tls.as_deref().map(self::tls),
             })
             .collect(),

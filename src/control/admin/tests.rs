@@ -535,7 +535,7 @@ fn shared() -> (Shared, watch::Sender<bool>, mpsc::Receiver<ReloadRequest>) {
     let shared = Shared {
         published: Arc::new(Published::new(snapshot())),
         reload,
-        connections: vec![("127.0.0.1:8080".to_owned(), Arc::default())],
+        connections: vec![("127.0.0.1:8080".to_owned(), Arc::default(), Arc::default())],
         tls: Arc::new([None]),
         reloads: Arc::default(),
         settled,

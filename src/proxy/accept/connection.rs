@@ -18,8 +18,10 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
+use super::preface::Beginning;
 use super::stream::ClientStream;
-use crate::proxy::client_connection::{ClientConnection, Phase, Tunnel};
+use crate::proxy::client_body::ClientBody;
+use crate::proxy::client_connection::{Conversation, Phase, Tunnel};
 use crate::proxy::forward::tunnel::{self, PassedOn};
 use crate::proxy::journal::Journal;
 use crate::telemetry::with_causes;
@@ -63,28 +65,54 @@ enum End {
     Over(Result<(), hyper::Error>),
     /// Its deadline passed.
     Late(Phase),
+    /// It began with the preface of HTTP/2.
+    Http2,
+}
+
+/// Which protocols a connection may begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 as well, to whoever begins with its preface.
+    Either,
+}
+
+/// A connection that turned out to be of HTTP/2, and what was read from it.
+#[derive(Debug)]
+pub struct BegunHttp2 {
+    /// The rest of it.
+    pub io: ClientStream,
+    /// The preface, and what came with it.
+    pub read: Vec<u8>,
 }
 
 /// Serves requests on one connection until it ends, the worker is closing, or a deadline passes.
 ///
-/// `handle` answers one request; `head_limit` bounds a request's head in bytes.
+/// `handle` answers one request; `head_limit` bounds a request's head in bytes. Gives the connection back when it is not
+/// of HTTP/1.1.
 pub async fn serve<H, F, B>(
     io: ClientStream,
-    client: Rc<ClientConnection>,
+    client: Rc<Conversation>,
     shared: Rc<Shared>,
-    head_limit: usize,
+    (speaks, head_limit): (Speaks, usize),
     handle: H,
-) where
-    H: Fn(Request<Incoming>) -> F,
+) -> Option<BegunHttp2>
+where
+    H: Fn(Rc<Conversation>, Request<ClientBody>) -> F,
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let service = service_fn(|request| {
-        let reply = handle(request);
+    let service = service_fn(|request: Request<Incoming>| {
+        let reply = handle(Rc::clone(&client), request.map(ClientBody::Http1));
         async move { Ok::<_, std::convert::Infallible>(reply.await) }
     });
-    let io = ClientIo { io, client: Rc::clone(&client), shared: Rc::clone(&shared) };
+    let beginning = match speaks {
+        Speaks::Http1 => Beginning::Http1,
+        Speaks::Either => Beginning::Open(Vec::new()),
+    };
+    let io = ClientIo { io, client: Rc::clone(&client), shared: Rc::clone(&shared), beginning };
     let mut connection = http1::Builder::new()
         .max_header_size(head_limit)
         .max_buf_size(head_limit.max(MIN_BUFFER))
@@ -93,6 +121,9 @@ pub async fn serve<H, F, B>(
     let end = poll_fn(|cx| {
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(End::Over(result));
+        }
+        if client.is_of_http2() {
+            return Poll::Ready(End::Http2);
         }
         if shared.closing.get() && !lingers {
             lingers = true;
@@ -112,6 +143,10 @@ pub async fn serve<H, F, B>(
     let parts = connection.into_parts();
     let mut io = parts.io.io;
     match end {
+        End::Http2 => {
+            let Beginning::Http2(read) = parts.io.beginning else { return None };
+            return Some(BegunHttp2 { io, read });
+        }
         End::Over(Ok(())) => {
             if let Some(tunnel) = client.take_tunnel() {
                 // Boxed, so that the task of every other connection need not have room for it.
@@ -141,9 +176,16 @@ pub async fn serve<H, F, B>(
         }
         End::Late(Phase::Idle | Phase::Head | Phase::Request) => {}
     }
+    None
 }
 
-async fn run_tunnel(io: ClientStream, early: Bytes, client: &ClientConnection, tunnel: Box<Tunnel>) {
+/// Runs a tunnel until it ends; `early` is what the client sent behind its head.
+pub(super) async fn run_tunnel(
+    io: impl AsyncRead + AsyncWrite + Unpin,
+    early: Bytes,
+    client: &Conversation,
+    tunnel: Box<Tunnel>,
+) {
     let Tunnel { backend: backend_end, counted, slot, idle, pin_id, journal } = *tunnel;
     let (backend, opened) = (&slot.member().backend, Instant::now());
     // A tunnel opened when its turn to leave had come is there because nobody else could have it, and stays.
@@ -170,7 +212,7 @@ impl Drop for TunnelRecord {
 }
 
 /// Makes closing this socket a reset: its peer must not take the end of the stream for the end of the reply.
-fn reset(io: &ClientStream) {
+pub(super) fn reset(io: &ClientStream) {
     // Fails only on a socket that is broken already, which is a reset for the peer as well.
     let _ = SockRef::from(io.socket()).set_linger(Some(Duration::ZERO));
 }
@@ -178,8 +220,9 @@ fn reset(io: &ClientStream) {
 /// A client's socket. Notes what comes in, and writes 1xx heads, which hyper does not, when it is their turn.
 struct ClientIo {
     io: ClientStream,
-    client: Rc<ClientConnection>,
+    client: Rc<Conversation>,
     shared: Rc<Shared>,
+    beginning: Beginning,
 }
 
 impl ClientIo {
@@ -201,14 +244,34 @@ impl Read for ClientIo {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let mut scratch = this.shared.scratch.borrow_mut();
-        let room = cursor.remaining().min(scratch.len());
-        let mut buffer = ReadBuf::new(&mut scratch[..room]);
-        ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer))?;
-        if !buffer.filled().is_empty() {
-            this.client.received(buffer.filled());
-            cursor.put_slice(buffer.filled());
+        loop {
+            // What was kept of a beginning comes first.
+            let room = cursor.remaining().saturating_sub(this.beginning.kept()).min(scratch.len());
+            let mut buffer = ReadBuf::new(&mut scratch[..room]);
+            ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer))?;
+            let bytes = buffer.filled();
+            if !matches!(this.beginning, Beginning::Http1) {
+                match this.beginning.look(bytes) {
+                    // Room was made for far more than the preface.
+                    Some(kept) if !kept.is_empty() => {
+                        this.client.received(&kept);
+                        cursor.put_slice(&kept);
+                    }
+                    Some(_) => {}
+                    None if matches!(this.beginning, Beginning::Http2(_)) => {
+                        // hyper sees nothing of it, and the connection's task takes it from here.
+                        this.client.found_http2();
+                        return Poll::Pending;
+                    }
+                    None => continue,
+                }
+            }
+            if !bytes.is_empty() {
+                this.client.received(bytes);
+                cursor.put_slice(bytes);
+            }
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::http2::flood::Http2Counts;
 use crate::config::Address;
 use crate::socket;
 use crate::tls::listener::TlsListener;
@@ -43,6 +44,8 @@ pub struct Listening {
     pub trouble: Trouble,
     /// `None`: plain HTTP.
     pub tls: Option<Arc<TlsListener>>,
+    /// What is counted about HTTP/2.
+    pub http2: Arc<Http2Counts>,
     /// Connections that did not begin as they must.
     pub header_trouble: Trouble,
 }

@@ -13,6 +13,10 @@ pub mod proxy_header;
 
 pub mod connection;
 
+mod preface;
+
+pub mod http2;
+
 pub mod https;
 
 pub mod request;

@@ -57,11 +57,24 @@ pub fn check<'a>(parts: &'a Parts, has_body: bool, raw: &[u8]) -> Result<Target<
 fn host(parts: &Parts) -> Result<&[u8], BadRequest> {
     let mut lines = parts.headers.get_all(header::HOST).iter();
     let line = lines.next().map(|line| line.as_bytes().trim_ascii());
-    if lines.next().is_some() || (line.is_none() && parts.version != Version::HTTP_10) {
+    let is_missing = line.is_none()
+        && match parts.version {
+            Version::HTTP_10 => false,
+            Version::HTTP_2 => parts.uri.authority().is_none(),
+            _ => true,
+        };
+    if lines.next().is_some() || is_missing {
         return Err(BadRequest::Host);
     }
     let host = match parts.uri.authority() {
         Some(authority) if authority.as_str().contains('@') => return Err(BadRequest::Target),
+        // RFC 9113 §8.3.1. In HTTP/1.1 the target counts, as RFC 9112 §3.2.2 has it.
+        Some(authority)
+            if parts.version == Version::HTTP_2
+                && line.is_some_and(|line| !line.eq_ignore_ascii_case(authority.as_str().as_bytes())) =>
+        {
+            return Err(BadRequest::Host);
+        }
         Some(authority) => authority.as_str().as_bytes(),
         None => line.unwrap_or_default(),
     };
@@ -137,6 +150,23 @@ mod tests {
             assert_eq!(checked(method, uri, version, lines), expected, "{method} {uri} {lines:?}");
         }
         assert_eq!(checked("GET", "*", v11, &[("host", "x")]), Err(BadRequest::Target));
+    }
+
+    #[test]
+    fn in_http2_the_authority_is_the_host_and_a_line_may_only_repeat_it() {
+        let ok = |host: &str| Ok((host.to_owned(), "/p".to_owned()));
+        type Lines = &'static [(&'static str, &'static str)];
+        let table: [(&str, Lines, _); 6] = [
+            ("http://y:81/p", &[], ok("y:81")),
+            ("http://y/p", &[("host", "Y")], ok("y")),
+            ("http://y/p", &[("host", "x")], Err(BadRequest::Host)),
+            ("http://y/p", &[("host", "y"), ("host", "y")], Err(BadRequest::Host)),
+            ("/p", &[("host", "x")], ok("x")),
+            ("/p", &[], Err(BadRequest::Host)),
+        ];
+        for (uri, lines, expected) in table {
+            assert_eq!(checked("GET", uri, Version::HTTP_2, lines), expected, "{uri} {lines:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::tls::listener::HTTP_2;
+
 /// An enum and no trait object: a plain connection pays a comparison for each system call.
 #[derive(Debug)]
 pub enum ClientStream {
@@ -23,6 +25,14 @@ impl ClientStream {
         match self {
             Self::Plain(io) => io,
             Self::Tls(io) => io.get_ref().0,
+        }
+    }
+
+    /// Whether HTTP/2 was agreed on within TLS.
+    pub fn agreed_on_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(io) => io.get_ref().1.alpn_protocol() == Some(HTTP_2),
         }
     }
 

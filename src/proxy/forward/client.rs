@@ -18,6 +18,7 @@ use super::head::{HeadError, ReplyHead};
 use super::request_body::RequestBody;
 use crate::config::{Address, Timeouts};
 use crate::pool::{AdminState, Backend, Failure, Member};
+use crate::proxy::client_body::ClientBodyError;
 use crate::proxy::deadline::{Deadline, Deadlines};
 use crate::proxy_protocol::{self, Ends};
 use crate::socket;
@@ -87,7 +88,7 @@ pub enum AttemptError {
     /// No reply within the time of one attempt, which was given up for another.
     AttemptTimeout,
     /// The client's own body failed.
-    ClientBody(hyper::Error),
+    ClientBody(ClientBodyError),
     /// The client stopped sending its body.
     ClientStalled,
 }

@@ -20,6 +20,7 @@ use super::connection::Connection;
 use super::head::{self, Framing, HeadError, ReplyHead};
 use super::request_body::{BodyPiece, RequestBody};
 use super::request_head::is_trailer;
+use crate::proxy::client_body::ClientBodyError;
 
 /// How long a body is held back for the backend's `100 Continue`.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -69,7 +70,7 @@ pub(super) enum ExchangeError {
     /// The reply cannot be understood.
     Reply(HeadError),
     /// The client's own body failed: not the backend's fault.
-    ClientBody(hyper::Error),
+    ClientBody(ClientBodyError),
 }
 
 /// How a reply broke off.
@@ -312,7 +313,7 @@ impl Exchange {
 
     /// Sends what can be sent. An error is the client's; a failing backend only shows in [`Sending::Broken`], since its
     /// reply may be on the way.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientBodyError>> {
         loop {
             let mut is_waiting = false;
             if self.chunk.is_empty() && self.sending == Sending::Pieces {
@@ -334,7 +335,7 @@ impl Exchange {
         }
     }
 
-    fn poll_next_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+    fn poll_next_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientBodyError>> {
         if let Some(timer) = &mut self.held_back {
             ready!(timer.as_mut().poll(cx));
             self.held_back = None;

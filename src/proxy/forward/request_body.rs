@@ -1,11 +1,11 @@
 //! A client's request body: streamed, and kept up to a limit so that the request can be sent again.
 
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use hyper::body::{Body, Incoming};
+
+use crate::proxy::client_body::{ClientBody, ClientBodyError};
 
 /// The body of one request, over all its attempts.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct RequestBody {
 #[derive(Debug)]
 enum Source {
     Empty,
-    Client(Incoming),
+    Client(ClientBody),
     /// The client's body was read to its end.
     Ended,
 }
@@ -41,9 +41,9 @@ pub(super) enum BodyPiece {
 
 impl RequestBody {
     /// The body of a request, of which up to `keep_limit` bytes are kept.
-    pub fn new(incoming: Incoming, keep_limit: usize) -> Self {
+    pub fn new(incoming: ClientBody, keep_limit: usize) -> Self {
         let is_empty = incoming.is_end_stream();
-        let length = if is_empty { Some(0) } else { incoming.size_hint().exact() };
+        let length = if is_empty { Some(0) } else { incoming.length() };
         Self {
             source: if is_empty { Source::Empty } else { Source::Client(incoming) },
             kept: Vec::new(),
@@ -115,7 +115,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// When the client's connection fails, or its body is not well formed.
-    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, hyper::Error>> {
+    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, ClientBodyError>> {
         if let Some(piece) = self.kept.get(self.replayed) {
             self.replayed += 1;
             return Poll::Ready(Ok(BodyPiece::Data(piece.clone())));
@@ -124,7 +124,7 @@ impl RequestBody {
             let Source::Client(incoming) = &mut self.source else {
                 return Poll::Ready(Ok(BodyPiece::End(self.trailers.clone())));
             };
-            match ready!(Pin::new(incoming).poll_frame(cx)) {
+            match ready!(incoming.poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
                     Ok(data) => {

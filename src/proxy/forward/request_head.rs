@@ -32,6 +32,8 @@ pub struct Origin {
     certificate: Vec<u8>,
     /// All that there is to say about a client that is believed nothing, but for the host.
     lines: Vec<u8>,
+    /// Where the client's version stands in them.
+    via_at: usize,
 }
 
 impl Origin {
@@ -41,10 +43,9 @@ impl Origin {
         let peer = ends.source.ip();
         let scheme = if is_tls { "https" } else { "http" };
         let (node, port) = (node(peer), usual_port(ends.destination.port(), scheme));
-        let lines = format!(
-            "x-forwarded-for: {peer}\r\nx-forwarded-proto: {scheme}\r\nx-forwarded-port: {port}\r\n\
-             via: 1.1 {VIA_NAME}\r\nforwarded: for={node};proto={scheme}"
-        );
+        let forwarded =
+            format!("x-forwarded-for: {peer}\r\nx-forwarded-proto: {scheme}\r\nx-forwarded-port: {port}\r\nvia: ");
+        let lines = format!("{forwarded}1.1 {VIA_NAME}\r\nforwarded: for={node};proto={scheme}");
         Self {
             trusted,
             ends,
@@ -53,6 +54,7 @@ impl Origin {
             node,
             port,
             certificate: Vec::new(),
+            via_at: forwarded.len(),
             lines: lines.into_bytes(),
         }
     }
@@ -166,7 +168,12 @@ impl RequestHead<'_> {
         if self.origin.trusted.is_some() || has_via || self.version == Version::HTTP_10 {
             self.write_told_origin(out);
         } else {
+            let start = out.len();
             out.extend_from_slice(&self.origin.lines);
+            if self.version == Version::HTTP_2 {
+                let version = start + self.origin.via_at;
+                out[version..version + 3].copy_from_slice(b"2.0");
+            }
             self.write_forwarded_host(out);
             out.extend_from_slice(b"\r\nx-forwarded-host: ");
             out.extend_from_slice(self.host);
@@ -205,7 +212,11 @@ impl RequestHead<'_> {
         out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
         out.extend_from_slice(b"\r\nvia: ");
         self.write_values(out, header::VIA);
-        out.extend_from_slice(if self.version == Version::HTTP_10 { b"1.0 " } else { b"1.1 " });
+        out.extend_from_slice(match self.version {
+            Version::HTTP_10 => b"1.0 ",
+            Version::HTTP_2 => b"2.0 ",
+            _ => b"1.1 ",
+        });
         out.extend_from_slice(VIA_NAME.as_bytes());
         out.extend_from_slice(b"\r\nforwarded: ");
         if origin.trusted.is_some() {

@@ -2,7 +2,7 @@
 
 use crate::config::OnSessionLost;
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 /// A short page for a status; `closes` ends the client's connection after it.
 pub fn page(status: StatusCode, closes: bool) -> Response<Bytes> {
@@ -48,9 +48,84 @@ pub fn session_lost(told: &OnSessionLost) -> Response<Bytes> {
     }
 }
 
+/// Whether a request is one of gRPC, whose clients look for the outcome elsewhere.
+pub fn is_grpc(request: &HeaderMap) -> bool {
+    let kind = request.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    // `application/grpc-web` is carried by plain HTTP.
+    kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// A page for a client of gRPC: the outcome stands in the trailers, which are sent as the head where there is nothing else.
+#[must_use]
+pub fn for_grpc(page: Response<Bytes>) -> Response<Bytes> {
+    let (mut head, _) = page.into_parts();
+    let message = HeaderValue::from_static(head.status.canonical_reason().unwrap_or("Error"));
+    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    head.headers.insert("grpc-status", HeaderValue::from_static(grpc_status(head.status)));
+    head.headers.insert("grpc-message", message);
+    head.status = StatusCode::OK;
+    Response::from_parts(head, Bytes::new())
+}
+
+/// What a status is to clients of gRPC. They take a plain 504 for one that is unavailable, and would try again what took too
+/// long: here it is known why there is no reply.
+fn grpc_status(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BAD_REQUEST => INTERNAL,
+        StatusCode::UNAUTHORIZED => UNAUTHENTICATED,
+        StatusCode::FORBIDDEN => PERMISSION_DENIED,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => UNIMPLEMENTED,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => DEADLINE_EXCEEDED,
+        // Whom there is no room for may come again.
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => UNAVAILABLE,
+        _ => UNKNOWN,
+    }
+}
+
+const UNKNOWN: &str = "2";
+const DEADLINE_EXCEEDED: &str = "4";
+const PERMISSION_DENIED: &str = "7";
+const UNIMPLEMENTED: &str = "12";
+const INTERNAL: &str = "13";
+const UNAVAILABLE: &str = "14";
+const UNAUTHENTICATED: &str = "16";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stickpin_says_itself_reaches_clients_of_grpc() {
+        for (status, expected) in [
+            (400, "13"),
+            (404, "12"),
+            (405, "12"),
+            (408, "4"),
+            (429, "14"),
+            (502, "14"),
+            (503, "14"),
+            (504, "4"),
+            (410, "2"),
+        ] {
+            let page = for_grpc(page(StatusCode::from_u16(status).expect("a status"), false));
+            assert_eq!(
+                (page.status(), &page.headers()["grpc-status"]),
+                (StatusCode::OK, &HeaderValue::from_static(expected))
+            );
+            assert!(page.body().is_empty() && page.headers().contains_key("grpc-message"));
+            assert_eq!(page.headers()[header::CONTENT_TYPE], "application/grpc");
+        }
+        for (kind, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;x", true),
+            ("application/grpc-web", false),
+            ("text/plain", false),
+        ] {
+            let request = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            assert_eq!(is_grpc(&request), expected, "{kind}");
+        }
+    }
 
     #[test]
     fn a_page_has_these_headers_and_no_others() {
