@@ -162,7 +162,6 @@ fn a_browser_opens_a_websocket_within_tls() {
 }
 
 #[test]
-#[ignore = "waits for WebSockets over HTTP/2"]
 fn a_browser_opens_a_websocket_over_http_2() {
     assert_eq!(chat(Speaking::Http2), [":protocol: websocket".to_owned()].into());
 }
