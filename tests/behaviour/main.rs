@@ -41,6 +41,8 @@ mod failures;
 
 mod gate;
 
+mod grpc_calls;
+
 mod grpc;
 
 mod hash;

@@ -1,4 +1,6 @@
-//! What takes programs that cargo does not bring: `redis-server`, `openssl`, `faketime`, and `ip` of iproute2, which needs root. Run by `cargo test --test real`.
+//! What takes programs that cargo does not bring: `redis-server`, `openssl`, `faketime`, and `ip` of iproute2, which needs root;
+//! clients and servers of other makers: `curl`, `nghttp` and `h2load`, `sslscan`, `chromium`, and those in Python that
+//! `tests/real/peers/python` fetches with pip. Run by `cargo test --test real`.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -20,5 +22,21 @@ mod shared_store;
 mod pin_store;
 
 mod replicas;
+
+mod program;
+
+mod site;
+
+mod sslscan;
+
+mod curl;
+
+mod nghttp2;
+
+mod grpc;
+
+mod websocket;
+
+mod chromium;
 
 mod user;

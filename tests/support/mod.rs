@@ -21,6 +21,8 @@ mod backend;
 
 pub mod dns;
 
+pub mod grpc;
+
 pub mod http2;
 
 mod process;
