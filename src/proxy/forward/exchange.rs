@@ -105,7 +105,6 @@ pub struct Exchange(pub(super) Version);
 
 /// See [`Exchange`].
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is boxed as a whole, and nearly always the large one")]
 pub(super) enum Version {
     Http1(Http1Exchange),
     Http2(Http2Exchange),

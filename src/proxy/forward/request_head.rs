@@ -158,7 +158,7 @@ impl RequestHead<'_> {
             out.extend_from_slice(b"\r\n");
         }
         let named = NamedHopByHop::of(self.headers);
-        let (mut has_te, mut has_via) = (false, false);
+        let (mut has_te, mut has_via, mut has_cookie) = (false, false, false);
         for (name, value) in self.headers {
             match class(name) {
                 Class::EndToEnd if named.contains(name) => {}
@@ -166,13 +166,19 @@ impl RequestHead<'_> {
                 Class::EndToEnd if hop == Hop::WebSocket && *name == header::SEC_WEBSOCKET_KEY => {}
                 Class::EndToEnd => line(out, name.as_str(), value.as_bytes()),
                 Class::Cookie => {
-                    let start = out.len();
-                    out.extend_from_slice(b"cookie: ");
-                    if cookies(value.as_bytes(), out) {
-                        out.extend_from_slice(b"\r\n");
-                    } else {
+                    // RFC 9113 §8.2.3: HTTP/2 splits the one line there is.
+                    let is_continued = has_cookie && self.version == Version::HTTP_2;
+                    let start = if is_continued { out.len() - b"\r\n".len() } else { out.len() };
+                    out.truncate(start);
+                    out.extend_from_slice(if is_continued { b"; " } else { b"cookie: " });
+                    let is_left = cookies(value.as_bytes(), out);
+                    if !is_left {
                         out.truncate(start);
                     }
+                    if is_left || is_continued {
+                        out.extend_from_slice(b"\r\n");
+                    }
+                    has_cookie |= is_left;
                 }
                 Class::Te => has_te = true,
                 Class::Via => has_via = true,

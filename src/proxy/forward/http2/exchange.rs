@@ -72,7 +72,7 @@ impl Http2Exchange {
         body: RequestBody,
         expects_continue: bool,
         accept: Option<HeaderValue>,
-    ) -> Result<Self, (io::Error, RequestBody)> {
+    ) -> Result<Self, Box<(io::Error, RequestBody)>> {
         let is_whole = body.is_empty() && accept.is_none();
         match place.sender.send_request(request, is_whole) {
             Ok((reply, send)) => {
@@ -98,7 +98,7 @@ impl Http2Exchange {
                     unreleased: 0,
                 })
             }
-            Err(error) => Err((broken(error), body)),
+            Err(error) => Err(Box::new((broken(error), body))),
         }
     }
 
