@@ -5,6 +5,8 @@ mod support;
 
 mod app_session;
 
+mod backend_grpc;
+
 mod backend_http2;
 
 mod backend_tls;

@@ -25,6 +25,7 @@ pub struct Http2Backend {
     requests: mpsc::UnboundedReceiver<Asked>,
     connections: Arc<AtomicUsize>,
     go_away: watch::Sender<usize>,
+    hangs: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -52,13 +53,14 @@ impl Http2Backend {
         let address = listener.local_addr().expect("it is bound");
         let (sender, requests) = mpsc::unbounded_channel();
         let (connections, go_away) = (Arc::new(AtomicUsize::new(0)), watch::Sender::new(0));
-        let (counts, told) = (Arc::clone(&connections), go_away.clone());
+        let (counts, told, hangs) = (Arc::clone(&connections), go_away.clone(), watch::Sender::new(false));
+        let hanging = hangs.clone();
         let task = tokio::spawn(async move {
             loop {
                 let Ok((io, _)) = listener.accept().await else { return };
                 io.set_nodelay(true).expect("an open socket");
                 let number = counts.fetch_add(1, Ordering::SeqCst) + 1;
-                let (allows, sender, told) = (allows.clone(), sender.clone(), told.subscribe());
+                let (allows, sender, told) = (allows.clone(), sender.clone(), (told.subscribe(), hanging.subscribe()));
                 tokio::spawn(async move {
                     match allows.tls.clone() {
                         None => serve(io, number, &allows, sender, told).await,
@@ -71,7 +73,7 @@ impl Http2Backend {
                 });
             }
         });
-        Self { address, requests, connections, go_away, task }
+        Self { address, requests, connections, go_away, hangs, task }
     }
 
     /// Where it listens.
@@ -87,6 +89,16 @@ impl Http2Backend {
     /// Says goodbye on this connection: what is under way goes on.
     pub fn go_away(&self, connection: usize) {
         self.go_away.send_replace(connection);
+    }
+
+    /// Does nothing any more; connections stay open.
+    pub fn hang(&self) {
+        self.hangs.send_replace(true);
+    }
+
+    /// Goes on.
+    pub fn wake(&self) {
+        self.hangs.send_replace(false);
     }
 
     /// The next request.
@@ -106,7 +118,7 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     number: usize,
     allows: &Allows,
     sender: mpsc::UnboundedSender<Asked>,
-    mut go_away: watch::Receiver<usize>,
+    (mut go_away, mut hangs): (watch::Receiver<usize>, watch::Receiver<bool>),
 ) {
     let mut builder = Builder::new();
     if let Some(streams) = allows.streams {
@@ -121,6 +133,9 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
             accepted = connection.accept() => {
                 let Some(Ok((request, reply))) = accepted else { return };
                 let _ = sender.send(Asked { request, reply, connection: number });
+            }
+            Ok(()) = hangs.changed() => {
+                let _ = hangs.wait_for(|hangs| !hangs).await;
             }
             Ok(()) = go_away.changed() => {
                 if *go_away.borrow() == number {

@@ -334,7 +334,10 @@ impl Client {
                         Err(error) => (error, exchange.into_body()),
                     }
                 }
-                Err((source, body)) => (AttemptError::Broken { anything_sent: false, source }, body),
+                Err(failed) => {
+                    let (source, body) = *failed;
+                    (AttemptError::Broken { anything_sent: false, source }, body)
+                }
             };
             let was_closing = reused && matches!(error, AttemptError::Broken { .. });
             let may_resend = error.nothing_was_sent() || is_idempotent;

@@ -222,7 +222,8 @@ async fn keep_asking(mut pings: PingPong, shared: &Shared) {
         let is_asked = timeout(SILENCE, shared.asked.notified()).await.is_ok();
         let is_needed = shared.streams.get() > 0 || shared.is_retired.get();
         let is_silent = shared.clock.coarse_now().saturating_duration_since(shared.heard_at.get()) >= SILENCE;
-        if !(is_asked || is_needed && is_silent) {
+        let is_due = is_asked || (is_needed && is_silent);
+        if !is_due {
             continue;
         }
         match timeout(PONG, pings.ping(Ping::opaque())).await {

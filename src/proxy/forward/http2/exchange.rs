@@ -67,14 +67,13 @@ impl Http2Exchange {
     ///
     /// # Errors
     /// With the body, when the connection cannot take it (any more); nothing was sent then.
-    #[expect(clippy::result_large_err, reason = "the body comes back, to be sent elsewhere")]
     pub(in super::super) fn begin(
         mut place: Place,
         request: Request<()>,
         body: RequestBody,
         expects_continue: bool,
         accept: Option<HeaderValue>,
-    ) -> Result<Self, (io::Error, RequestBody)> {
+    ) -> Result<Self, Box<(io::Error, RequestBody)>> {
         let is_whole = body.is_empty() && accept.is_none();
         match place.sender.send_request(request, is_whole) {
             Ok((reply, send)) => {
@@ -100,7 +99,7 @@ impl Http2Exchange {
                     unreleased: 0,
                 })
             }
-            Err(error) => Err((broken(error), body)),
+            Err(error) => Err(Box::new((broken(error), body))),
         }
     }
 
