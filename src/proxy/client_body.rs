@@ -29,7 +29,7 @@ impl ClientBody {
     pub fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(incoming) => incoming.is_end_stream(),
-            Self::Http2(body) => body.stream.is_end_stream(),
+            Self::Http2(body) => body.stream.as_ref().is_none_or(RecvStream::is_end_stream),
             Self::Empty => true,
         }
     }
@@ -60,46 +60,60 @@ impl ClientBody {
     }
 }
 
-/// What a stream brings. Dropped before its end, it tells the client to send no more.
+/// What a stream brings. Dropped before its end, it leaves the rest to the conversation.
 #[derive(Debug)]
 pub struct StreamBody {
-    stream: RecvStream,
+    /// `None` once it was read to its end.
+    stream: Option<RecvStream>,
     length: Option<u64>,
     /// Bytes that were handed out last. Their room in the window is given back when the next ones are asked for, that is
     /// when the backend has taken them: so a slow backend slows the client down, and no more is kept than the window.
     handed_out: usize,
+    conversation: Rc<Conversation>,
     /// Waits for `100 Continue` before it sends anything.
-    expecting: Option<Rc<Conversation>>,
+    is_expecting: bool,
 }
 
 impl StreamBody {
     /// What follows this head. Whether as much comes as it says is checked where the frames are read.
     pub fn new(stream: RecvStream, headers: &HeaderMap, conversation: &Rc<Conversation>) -> Self {
         let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let expecting = expects_continue(Version::HTTP_2, headers).then(|| Rc::clone(conversation));
-        Self { stream, length, handed_out: 0, expecting }
+        let is_expecting = expects_continue(Version::HTTP_2, headers);
+        Self { stream: Some(stream), length, handed_out: 0, conversation: Rc::clone(conversation), is_expecting }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        if let Some(conversation) = self.expecting.take() {
+        if std::mem::take(&mut self.is_expecting) {
             // As hyper does it: when the body is first asked for.
-            conversation.send_interim(StatusCode::CONTINUE, HeaderMap::new());
+            self.conversation.send_interim(StatusCode::CONTINUE, HeaderMap::new());
         }
+        let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
         let handed_out = std::mem::take(&mut self.handed_out);
         if handed_out > 0 {
             // Fails only on a stream that is over, which the next lines find out.
-            let _ = self.stream.flow_control().release_capacity(handed_out);
+            let _ = stream.flow_control().release_capacity(handed_out);
         }
-        match ready!(self.stream.poll_data(cx)) {
+        match ready!(stream.poll_data(cx)) {
             Some(Ok(data)) => {
                 self.handed_out = data.len();
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(error))),
             None => {
-                let trailers = ready!(self.stream.poll_trailers(cx)).transpose();
+                let trailers = ready!(stream.poll_trailers(cx)).transpose();
+                self.stream = None;
                 Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)))
             }
+        }
+    }
+}
+
+impl Drop for StreamBody {
+    fn drop(&mut self) {
+        if let Some(mut stream) = self.stream.take().filter(|stream| !stream.is_end_stream()) {
+            // Fails only on a stream that is over.
+            let _ = stream.flow_control().release_capacity(self.handed_out);
+            self.conversation.leave_unheard(stream);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
@@ -78,6 +79,8 @@ pub struct Conversation {
     tunnel: RefCell<Option<Box<Tunnel>>>,
     /// The client began with the preface of HTTP/2.
     is_of_http2: Cell<bool>,
+    /// Of a stream: what nobody wants of the request's body.
+    unheard: RefCell<Option<RecvStream>>,
     /// Of a stream: where its reply goes.
     respond: Option<RefCell<SendResponse<Bytes>>>,
 }
@@ -131,6 +134,7 @@ impl Conversation {
             is_broken: Cell::new(false),
             tunnel: RefCell::default(),
             is_of_http2: Cell::new(false),
+            unheard: RefCell::default(),
             respond: None,
         }
     }
@@ -180,6 +184,16 @@ impl Conversation {
         if raw.len() + bytes.len() <= RAW_LIMIT {
             raw.extend_from_slice(bytes);
         }
+    }
+
+    /// Nobody wants the rest of the request's body.
+    pub fn leave_unheard(&self, rest: RecvStream) {
+        *self.unheard.borrow_mut() = Some(rest);
+    }
+
+    /// What nobody wants of the request's body.
+    pub fn take_unheard(&self) -> Option<RecvStream> {
+        self.unheard.borrow_mut().take()
     }
 
     /// What came is the preface of HTTP/2.

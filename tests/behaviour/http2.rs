@@ -450,3 +450,24 @@ async fn a_ping_is_answered() {
     tokio::time::timeout(PATIENCE, pings.ping(Ping::opaque())).await.expect("an answer").expect("an open connection");
     task.abort();
 }
+
+#[tokio::test]
+async fn a_client_may_end_a_body_that_nobody_wants_any_more() {
+    let backend = Backend::start().await;
+    let stickpin = front(backend.address());
+    let mut client = Http2Client::connect(stickpin.front()).await;
+    let (reply, mut body) = client.begin(post(&[]), false).await;
+    let (mut at_backend, _) = backend.request().await;
+    at_backend.send("HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno").await;
+    drop(at_backend);
+    let reply = whole(reply).await.expect("a reply");
+    assert_eq!((reply.status, &*reply.body), (413, &b"no"[..]));
+    // More than the windows have room for.
+    for _ in 0..40 {
+        body.reserve_capacity(16 << 10);
+        let room = std::future::poll_fn(|cx| body.poll_capacity(cx));
+        let room = tokio::time::timeout(PATIENCE, room).await.expect("room").expect("a stream").expect("no reset");
+        body.send_data(Bytes::from(vec![b'x'; room.min(16 << 10)]), false).expect("an open stream");
+    }
+    body.send_data(Bytes::new(), true).expect("an open stream");
+}

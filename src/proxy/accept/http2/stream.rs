@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
@@ -20,6 +21,9 @@ use crate::proxy::duplex::Duplex;
 
 /// Bytes of a body that count as one piece; see [`super::flood::Budget::earn`].
 const PIECE: usize = 1024;
+
+/// How long a client may go on with a body after the reply to it is over.
+const UNHEARD: Duration = Duration::from_secs(5);
 
 /// Lines that have no place in HTTP/2 (RFC 9113 §8.2.2).
 const HOP_BY_HOP: [HeaderName; 5] = [
@@ -81,19 +85,39 @@ where
     }
     let ends = has_no_body || body.is_end_stream();
     let sent = respond.borrow_mut().send_response(Response::from_parts(head, ()), ends);
-    let sent = match sent {
-        Ok(stream) if !ends => Sending::new(stream, body, &conversation, &wire).await,
-        Ok(_) => Ok(()),
+    let mut stream = match sent {
+        Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(peer = %conversation.peer, %error, "a reply could not be sent");
             respond.borrow_mut().send_reset(Reason::INTERNAL_ERROR);
-            Err(Broken)
+            return;
         }
     };
-    if sent.is_ok() {
-        wire.earn(1);
-        wire.answered();
+    if ends {
+        drop(body);
+    } else if Sending::new(&mut stream, body, &conversation, &wire).await.is_err() {
+        return;
     }
+    wire.earn(1);
+    wire.answered();
+    if let Some(rest) = conversation.take_unheard() {
+        Box::pin(hear_out(rest, &conversation)).await;
+    }
+}
+
+/// The reply is over, and the client still sends a body that nobody wants. It may, for a while: a reset at once would be in
+/// order (RFC 9113 §8.1), but there are clients that forget the reply over it.
+async fn hear_out(mut rest: RecvStream, conversation: &Conversation) {
+    conversation.deadline.set(UNHEARD);
+    poll_fn(|cx| {
+        while let Poll::Ready(data) = rest.poll_data(cx) {
+            let Some(Ok(data)) = data else { return Poll::Ready(()) };
+            // Fails only on a stream that is over, which the next turn tells.
+            let _ = rest.flow_control().release_capacity(data.len());
+        }
+        conversation.deadline.poll(cx)
+    })
+    .await;
 }
 
 /// A cookie may come in crumbs, which are one line to everybody else (RFC 9113 §8.2.3).
@@ -121,7 +145,7 @@ struct Broken;
 /// A reply's body on its way to the client. A stream whose client does not open its window holds no piece of the body,
 /// and the backend is not read.
 struct Sending<'a, B> {
-    stream: SendStream<Bytes>,
+    stream: &'a mut SendStream<Bytes>,
     body: B,
     conversation: &'a Conversation,
     wire: &'a Wire,
@@ -134,7 +158,7 @@ struct Sending<'a, B> {
 }
 
 impl<'a, B: Body<Data = Bytes> + Unpin> Sending<'a, B> {
-    fn new(stream: SendStream<Bytes>, body: B, conversation: &'a Conversation, wire: &'a Wire) -> Self {
+    fn new(stream: &'a mut SendStream<Bytes>, body: B, conversation: &'a Conversation, wire: &'a Wire) -> Self {
         Self { stream, body, conversation, wire, piece: Bytes::new(), is_last: false, has_begun: false }
     }
 
