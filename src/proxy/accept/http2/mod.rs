@@ -210,7 +210,8 @@ impl Turns {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let (conversation, request) = begin(request, respond);
                     let (wire, handle) = (self.wire.clone(), handle.clone());
-                    self.streams.spawn_local(stream::serve(conversation, request, wire, handle));
+                    // Boxed: a task is moved about until it is spawned, and this one is large.
+                    self.streams.spawn_local(Box::pin(stream::serve(conversation, request, wire, handle)));
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(End::Failed(error)),
                 Poll::Ready(None) => return Poll::Ready(End::Closed),
