@@ -131,6 +131,20 @@ async fn long_messages_pass_both_ways() {
 }
 
 #[tokio::test]
+async fn acknowledging_each_small_message_is_no_flood() {
+    let backend = Backend::start().await;
+    let stickpin = front(backend.address());
+    let io = TcpStream::connect(stickpin.front()).await.expect("somebody listens");
+    // Room for a single byte: each of them comes alone, and is acknowledged alone.
+    let mut client = Http2Client::over(io, h2::client::Builder::new().initial_window_size(1)).await;
+    until("extended CONNECT is offered", async || if client.may_connect() { Ok(()) } else { Err("not yet") }).await;
+    client.ready().await;
+    let (_send, mut receive, mut at_backend) = tunnel(&mut client, &backend).await;
+    let long = vec![b'x'; 4000];
+    tokio::join!(at_backend.send(&long), hear(&mut receive, &long));
+}
+
+#[tokio::test]
 async fn an_answer_to_another_key_is_none() {
     let backend = Backend::start().await;
     let stickpin = front(backend.address());

@@ -63,6 +63,15 @@ impl Flood {
         }
     }
 
+    /// The most of it that may ever be left. Replies earn ahead of what acknowledges them: of small pieces, as many are on
+    /// their way as the client's windows have room for.
+    fn most(self) -> u32 {
+        match self {
+            Self::WindowUpdate => 100_000,
+            _ => self.allowance().burst,
+        }
+    }
+
     /// What may come of it.
     fn allowance(self) -> Allowance {
         let allowance = |burst, per_second, per_piece| Allowance { burst, per_second, per_piece };
@@ -162,26 +171,27 @@ impl Budget {
         if passed >= Duration::from_secs(1) {
             self.refilled = now;
             let seconds = u32::try_from(passed.as_secs()).unwrap_or(u32::MAX);
-            self.add(|allowance| allowance.per_second.saturating_mul(seconds));
+            for (left, flood) in self.left.iter_mut().zip(Flood::ALL) {
+                let allowance = flood.allowance();
+                let more = left.saturating_add(allowance.per_second.saturating_mul(seconds));
+                // What was earned beyond the burst stays.
+                *left = more.min(allowance.burst).max(*left);
+            }
         }
     }
 
     /// The client was sent so many pieces of replies: heads, and up to 1 KiB of a body each.
     pub(super) fn earn(&mut self, pieces: u32) {
-        self.add(|allowance| allowance.per_piece.saturating_mul(pieces));
+        for (left, flood) in self.left.iter_mut().zip(Flood::ALL) {
+            let earned = flood.allowance().per_piece.saturating_mul(pieces);
+            *left = left.saturating_add(earned).min(flood.most());
+        }
     }
 
     /// A request was answered to its end, which is as good as one that was never reset.
     pub(super) fn answered(&mut self) {
         let left = &mut self.left[Flood::Reset as usize];
         *left = left.saturating_add(1).min(Flood::Reset.allowance().burst);
-    }
-
-    fn add(&mut self, what: impl Fn(Allowance) -> u32) {
-        for (left, flood) in self.left.iter_mut().zip(Flood::ALL) {
-            let allowance = flood.allowance();
-            *left = left.saturating_add(what(allowance)).min(allowance.burst);
-        }
     }
 }
 
@@ -310,7 +320,13 @@ mod tests {
         budget.earn(10);
         assert_eq!((of(&budget, Flood::Ping), of(&budget, Flood::Settings), of(&budget, Flood::Reset)), (20, 0, 0));
         assert_eq!(of(&budget, Flood::WindowUpdate), 40);
+        budget.earn(5_000);
+        assert_eq!(of(&budget, Flood::WindowUpdate), 20_040, "all of them are acknowledged at once");
+        budget.refill(now + Duration::from_secs(1_000_000));
+        assert_eq!(of(&budget, Flood::WindowUpdate), 20_040);
+        let mut budget = empty();
         budget.earn(u32::MAX);
+        assert_eq!(of(&budget, Flood::WindowUpdate), Flood::WindowUpdate.most());
         budget.answered();
         assert_eq!((of(&budget, Flood::Ping), of(&budget, Flood::Reset)), (200, 1));
     }

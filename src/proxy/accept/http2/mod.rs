@@ -7,6 +7,8 @@ pub mod flood;
 
 mod stream;
 
+mod tunnel;
+
 pub mod websocket;
 
 mod wire;
@@ -33,6 +35,9 @@ use crate::proxy::deadline::{Deadline, Deadlines};
 use flood::{Flood, Http2Counts};
 use wire::Wire;
 
+/// Bytes of a body that count as one piece; see [`flood::Budget::earn`].
+const PIECE: usize = 1024;
+
 /// How much of a reply waits in h2 for the connection's turn.
 const SEND_BUFFER: usize = 128 * 1024;
 
@@ -43,8 +48,9 @@ const ERRORS: usize = 256;
 /// Streams that were reset before they were looked at. All that one read brings are looked at at once.
 const RESET_UNSEEN: usize = 64;
 
-/// Streams that we reset and whose last frames are ignored, and for how long.
-const RESET_REMEMBERED: (usize, Duration) = (64, Duration::from_secs(1));
+/// For how long the last frames of a stream that we reset are ignored. They come when its client has not yet heard of it:
+/// each counts as an error later, and uploads that a backend refuses early are none.
+const RESET_REMEMBERED: Duration = Duration::from_secs(3);
 
 /// How long the last bytes of a connection may take, whoever it is may be gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -96,7 +102,12 @@ impl Http2 {
         deadline.set(listener.header_timeout);
         let begun = {
             let mut handshake = pin!(builder(settings, listener.head_limit).handshake::<_, Bytes>(wire.clone()));
+            let mut lingers = false;
             poll_fn(|cx| {
+                // A stop does not wait for the preface of somebody who has nothing to ask.
+                if shared.closing.get() && !std::mem::replace(&mut lingers, true) {
+                    deadline.set(LINGER.min(listener.header_timeout));
+                }
                 let begun = handshake.as_mut().poll(cx);
                 // What was written waits for this.
                 let _ = wire.poll_drain(cx);
@@ -145,15 +156,15 @@ impl Http2 {
 
 fn builder(settings: config::Http2, head_limit: usize) -> Builder {
     let mut builder = Builder::new();
-    let (remembered, remembered_for) = RESET_REMEMBERED;
     builder
         .max_concurrent_streams(settings.max_streams)
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
         .max_header_list_size(u32::try_from(head_limit).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
-        .max_concurrent_reset_streams(remembered)
-        .reset_stream_duration(remembered_for)
+        // All that may be open, twice over: others follow while the first are still on their way.
+        .max_concurrent_reset_streams(2 * settings.max_streams as usize)
+        .reset_stream_duration(RESET_REMEMBERED)
         .max_pending_accept_reset_streams(RESET_UNSEEN)
         .max_local_error_reset_streams(Some(ERRORS + settings.max_streams as usize))
         // Small messages that a slow backend has not taken are as ordinary as large ones.

@@ -9,9 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Body;
 
+use super::PIECE;
+use super::tunnel::Acknowledged;
 use super::websocket;
 use super::wire::Wire;
 use crate::proxy::accept::connection::run_tunnel;
@@ -19,15 +21,13 @@ use crate::proxy::client_body::{ClientBody, StreamBody};
 use crate::proxy::client_connection::{Conversation, Phase};
 use crate::proxy::duplex::Duplex;
 
-/// Bytes of a body that count as one piece; see [`super::flood::Budget::earn`].
-const PIECE: usize = 1024;
-
 /// How long a client may go on with a body after the reply to it is over.
 const UNHEARD: Duration = Duration::from_secs(5);
 
 /// Lines that have no place in HTTP/2 (RFC 9113 §8.2.2).
-const HOP_BY_HOP: [HeaderName; 5] = [
+const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
+    header::TE,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     HeaderName::from_static("keep-alive"),
@@ -69,12 +69,13 @@ where
         drop(body);
         head.status = StatusCode::OK;
         head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
-        tidy(&mut head);
+        tidy(&mut head.headers);
         let Ok(send) = respond.borrow_mut().send_response(Response::from_parts(head, ()), false) else { return };
-        Box::pin(run_tunnel(Duplex::new(send, stream), Bytes::new(), &conversation, tunnel)).await;
+        let io = Acknowledged::new(Duplex::new(send, stream), wire);
+        Box::pin(run_tunnel(io, Bytes::new(), &conversation, tunnel)).await;
         return;
     }
-    tidy(&mut head);
+    tidy(&mut head.headers);
     let has_no_body = is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let length = body.size_hint().exact().filter(|length| *length > 0);
     if let Some(length) = length
@@ -133,9 +134,9 @@ fn join_cookies(parts: &mut Parts) {
     }
 }
 
-fn tidy(head: &mut response::Parts) {
+fn tidy(lines: &mut HeaderMap) {
     for name in HOP_BY_HOP {
-        head.headers.remove(name);
+        lines.remove(name);
     }
 }
 
@@ -195,7 +196,8 @@ impl<'a, B: Body<Data = Bytes> + Unpin> Sending<'a, B> {
                         self.piece = data;
                     }
                     Err(frame) => {
-                        if let Ok(trailers) = frame.into_trailers() {
+                        if let Ok(mut trailers) = frame.into_trailers() {
+                            tidy(&mut trailers);
                             return Poll::Ready(self.stream.send_trailers(trailers).map_err(|_| Broken));
                         }
                     }
