@@ -282,3 +282,13 @@ async fn a_websocket_goes_over_a_stream_where_the_backend_takes_it() {
     let stickpin = front(backend.address(), &[]);
     assert_eq!(Peer::sending(stickpin.front(), upgrade).await.reply().await.0.status(), 502);
 }
+
+/// Whoever waited for a stream opened one connection after the other.
+#[tokio::test]
+async fn a_backend_that_allows_no_streams_is_not_asked_again_and_again() {
+    let backend = Http2Backend::start(Allows { streams: Some(0), ..Allows::default() }).await;
+    let stickpin = front(backend.address(), &[]);
+    let (head, _) = Peer::sending(stickpin.front(), GET).await.reply().await;
+    assert!([502, 503].contains(&head.status()), "{}", head.status());
+    assert!(backend.connections() <= 3, "{} connections", backend.connections());
+}

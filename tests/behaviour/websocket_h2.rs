@@ -1,4 +1,4 @@
-//! WebSockets over HTTP/2 (RFC 8441), to backends that speak HTTP/1.1.
+//! WebSockets over HTTP/2 (RFC 8441), to backends that speak HTTP/1.1 or HTTP/2.
 
 use std::future::poll_fn;
 
@@ -12,6 +12,7 @@ use http::Request;
 use tokio::net::TcpStream;
 
 use crate::support::http2::{Http2Client, head, whole};
+use crate::support::http2_backend::{Allows, Http2Backend};
 use crate::support::raw::{Backend, Head, Peer, config, front};
 use crate::support::{PATIENCE, Stickpin, until};
 
@@ -189,4 +190,29 @@ async fn a_tunnel_in_which_nothing_moves_ends() {
     let end = tokio::time::timeout(PATIENCE, receive.data()).await.expect("an end");
     assert!(end.is_none_or(|data| data.is_err()));
     assert!(!client.is_over());
+}
+
+#[tokio::test]
+async fn a_stream_of_a_client_becomes_one_of_a_backend_that_speaks_http2() {
+    let mut backend = Http2Backend::start(Allows { websockets: true, ..Allows::default() }).await;
+    let stickpin = Stickpin::start(&config(backend.address(), &[], &["protocol: h2"]));
+    let mut client = client(&stickpin).await;
+    let (reply, mut send) = client.begin(connect("websocket"), false).await;
+    let mut asked = backend.next().await;
+    assert_eq!(asked.request.method(), http::Method::CONNECT);
+    assert_eq!(asked.request.extensions().get::<Protocol>().map(Protocol::as_str), Some("websocket"));
+    assert_eq!((asked.value("sec-websocket-key"), asked.value("upgrade")), (None, None));
+    let mut answer = asked.begin(200, &[]);
+    let reply = head(reply).await.expect("a reply");
+    assert_eq!(reply.status(), 200);
+    assert!(!reply.headers().contains_key("sec-websocket-accept"));
+    let mut receive = reply.into_body();
+    send.send_data(Bytes::from_static(b"ping"), false).expect("the stream is open");
+    assert_eq!(asked.piece().await, "ping");
+    answer.send_data(Bytes::from_static(b"pong"), false).expect("the stream is open");
+    hear(&mut receive, b"pong").await;
+    until_in_flight(&stickpin, 1).await;
+    send.send_data(Bytes::new(), true).expect("the stream is open");
+    answer.send_data(Bytes::new(), true).expect("the stream is open");
+    until_in_flight(&stickpin, 0).await;
 }

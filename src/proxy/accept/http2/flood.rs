@@ -2,7 +2,7 @@
 //!
 //! Every kind has a budget that time refills, and what the client is served: whoever is sent a lot acknowledges a lot.
 //! Bytes of bodies have flow control, and requests their limit; what else there is of frames is counted here. Nothing is
-//! copied: [`FrameWatch`] follows the frames through what is read anyway, by their heads of nine bytes.
+//! copied: `FrameWatch` follows the frames through what is read anyway, by their heads of nine bytes.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;

@@ -262,7 +262,11 @@ impl Links {
         }
         if speaks_http2 {
             let connection = Connection::open((io, counted), owner, clock, &self.changed).await?;
-            self.expected.set(connection.most_streams().max(1));
+            if connection.most_streams() == 0 {
+                // Another one would be no better, and whoever waits would open one after the other.
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "it allows no streams"));
+            }
+            self.expected.set(connection.most_streams());
             self.connections.borrow_mut().push(Rc::new(connection));
         } else {
             self.expected.set(1);
