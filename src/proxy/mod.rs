@@ -52,6 +52,8 @@ mod retry;
 
 mod stopwatch;
 
+pub mod stream;
+
 mod view;
 
 pub mod visit;

@@ -12,7 +12,7 @@ use crate::support::http2::{
 use crate::support::made::{Ca, days};
 use crate::support::raw::{Backend, Peer, Recorder, config, front};
 use crate::support::tls::{Files, TlsClient};
-use crate::support::{PATIENCE, Stickpin, until};
+use crate::support::{PATIENCE, Stickpin};
 
 use super::tls::secured;
 
@@ -64,15 +64,6 @@ fn asking(method: &str, uri: &str, lines: &[(&str, &str)]) -> Request<()> {
 
 fn post(lines: &[(&str, &str)]) -> Request<()> {
     asking("POST", "http://x/", lines)
-}
-
-async fn until_in_flight(stickpin: &Stickpin, count: u64) {
-    let mut admin = stickpin.admin();
-    until(&format!("{count} in flight"), async || {
-        let view = admin.backend("app", "app1").await;
-        if view["in_flight"] == count { Ok(()) } else { Err(view) }
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -319,10 +310,10 @@ async fn a_client_that_resets_a_stream_takes_its_request_along() {
             at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
             head(reply).await.expect("a head");
         }
-        until_in_flight(&stickpin, 1).await;
+        stickpin.until_in_flight(1).await;
         stream.send_reset(Reason::CANCEL);
         at_backend.gone().await;
-        until_in_flight(&stickpin, 0).await;
+        stickpin.until_in_flight(0).await;
     }
     assert!(!client.is_over());
 }
@@ -353,7 +344,7 @@ async fn a_client_that_reads_nothing_holds_neither_the_others_nor_the_backend() 
         at_large.gone().await;
     });
     tokio::time::timeout(PATIENCE, sending).await.expect("the backend is let go").expect("no panic");
-    until_in_flight(&stickpin, 0).await;
+    stickpin.until_in_flight(0).await;
     drop(unread);
 }
 

@@ -1,23 +1,13 @@
 //! A connection that switches to another protocol becomes a tunnel.
 
 use crate::support::raw::{Backend, End, Peer, config, front};
-use crate::support::{Stickpin, until};
+use crate::support::Stickpin;
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-
-/// Waits until this many requests are in flight at the backend.
-async fn until_in_flight(stickpin: &Stickpin, count: u64) {
-    let mut admin = stickpin.admin();
-    until(&format!("{count} in flight"), async || {
-        let view = admin.backend("app", "app1").await;
-        if view["in_flight"] == count { Ok(()) } else { Err(view) }
-    })
-    .await;
-}
 
 /// Both ends of an open tunnel.
 async fn tunnel(stickpin: &Stickpin, backend: &Backend) -> (Peer, Peer) {
@@ -58,15 +48,15 @@ async fn a_tunnel_counts_as_in_flight_until_it_is_closed() {
     let backend = Backend::start().await;
     let stickpin = front(backend.address());
     let (client, mut at_backend) = tunnel(&stickpin, &backend).await;
-    until_in_flight(&stickpin, 1).await;
+    stickpin.until_in_flight(1).await;
     let (second, _) = tunnel(&stickpin, &backend).await;
-    until_in_flight(&stickpin, 2).await;
+    stickpin.until_in_flight(2).await;
     drop(client);
     at_backend.gone().await;
     drop(at_backend);
-    until_in_flight(&stickpin, 1).await;
+    stickpin.until_in_flight(1).await;
     drop(second);
-    until_in_flight(&stickpin, 0).await;
+    stickpin.until_in_flight(0).await;
 }
 
 #[tokio::test]
@@ -80,7 +70,7 @@ async fn either_side_can_stop_sending_and_go_on_reading() {
     at_backend.send("an answer").await;
     at_backend.finish().await;
     assert_eq!(client.end().await, (b"an answer".to_vec(), End::Closed));
-    until_in_flight(&stickpin, 0).await;
+    stickpin.until_in_flight(0).await;
 
     let (mut client, mut at_backend) = tunnel(&stickpin, &backend).await;
     at_backend.send("last words").await;
@@ -89,7 +79,7 @@ async fn either_side_can_stop_sending_and_go_on_reading() {
     client.send("an answer").await;
     client.finish().await;
     assert_eq!(at_backend.end().await, (b"an answer".to_vec(), End::Closed));
-    until_in_flight(&stickpin, 0).await;
+    stickpin.until_in_flight(0).await;
 }
 
 #[tokio::test]
@@ -118,7 +108,7 @@ async fn a_tunnel_in_which_nothing_moves_is_closed() {
     let (mut client, mut at_backend) = tunnel(&stickpin, &backend).await;
     client.gone().await;
     at_backend.gone().await;
-    until_in_flight(&stickpin, 0).await;
+    stickpin.until_in_flight(0).await;
 }
 
 #[tokio::test]

@@ -76,15 +76,6 @@ async fn hear(receive: &mut RecvStream, expected: &[u8]) {
     assert_eq!(heard, expected);
 }
 
-async fn until_in_flight(stickpin: &Stickpin, count: u64) {
-    let mut admin = stickpin.admin();
-    until(&format!("{count} in flight"), async || {
-        let view = admin.backend("app", "app1").await;
-        if view["in_flight"] == count { Ok(()) } else { Err(view) }
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_stream_becomes_a_tunnel_beside_others() {
     let backend = Backend::start().await;
@@ -92,7 +83,7 @@ async fn a_stream_becomes_a_tunnel_beside_others() {
     let mut client = client(&stickpin).await;
     let (mut send, mut receive, mut at_backend) = tunnel(&mut client, &backend).await;
     let (mut send2, mut receive2, mut at_backend2) = tunnel(&mut client, &backend).await;
-    until_in_flight(&stickpin, 2).await;
+    stickpin.until_in_flight(2).await;
     for _ in 0..3 {
         send.send_data(Bytes::from_static(b"ping\0"), false).expect("an open stream");
         assert_eq!(at_backend.exactly(5).await, b"ping\0");
@@ -105,10 +96,10 @@ async fn a_stream_becomes_a_tunnel_beside_others() {
     hear(&mut receive2, b"and more").await;
     drop(at_backend2);
     assert!(poll_fn(|cx| receive2.poll_data(cx)).await.is_none_or(|data| data.is_ok()));
-    until_in_flight(&stickpin, 1).await;
+    stickpin.until_in_flight(1).await;
     send.send_reset(h2::Reason::CANCEL);
     at_backend.gone().await;
-    until_in_flight(&stickpin, 0).await;
+    stickpin.until_in_flight(0).await;
 }
 
 #[tokio::test]
@@ -211,8 +202,8 @@ async fn a_stream_of_a_client_becomes_one_of_a_backend_that_speaks_http2() {
     assert_eq!(asked.piece().await, "ping");
     answer.send_data(Bytes::from_static(b"pong"), false).expect("the stream is open");
     hear(&mut receive, b"pong").await;
-    until_in_flight(&stickpin, 1).await;
+    stickpin.until_in_flight(1).await;
     send.send_data(Bytes::new(), true).expect("the stream is open");
     answer.send_data(Bytes::new(), true).expect("the stream is open");
-    until_in_flight(&stickpin, 0).await;
+    stickpin.until_in_flight(0).await;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use stickpin::app::{App, Running};
 use stickpin::config::Config;
 
-use super::{Admin, Client};
+use super::{Admin, Client, until};
 
 /// A Stickpin on threads of this process. Dropping it stops it.
 pub struct Stickpin {
@@ -52,6 +52,16 @@ impl Stickpin {
     /// When the configuration has none.
     pub fn admin(&self) -> Admin {
         Admin::new(self.admin.expect("the configuration has an admin endpoint"))
+    }
+
+    /// Waits until this many requests are in flight at `app1` of the pool `app`.
+    pub async fn until_in_flight(&self, count: u64) {
+        let mut admin = self.admin();
+        until(&format!("{count} in flight"), async || {
+            let view = admin.backend("app", "app1").await;
+            if view["in_flight"] == count { Ok(()) } else { Err(view) }
+        })
+        .await;
     }
 
     /// Stops it gracefully; returns when it has stopped.

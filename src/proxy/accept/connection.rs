@@ -19,11 +19,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
 use super::preface::Beginning;
-use super::stream::ClientStream;
 use crate::proxy::client_body::ClientBody;
 use crate::proxy::client_connection::{Conversation, Phase, Tunnel};
 use crate::proxy::forward::tunnel::{self, PassedOn};
 use crate::proxy::journal::Journal;
+use crate::proxy::stream::ClientStream;
 use crate::telemetry::with_causes;
 
 /// How much is read from a client at once.

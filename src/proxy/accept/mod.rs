@@ -4,10 +4,8 @@ pub mod listener;
 
 pub mod tls;
 
-pub mod socket_file;
-pub mod stream;
-
 pub mod inherited;
+pub mod socket_file;
 
 pub mod proxy_header;
 

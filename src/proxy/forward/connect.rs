@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::client::Owner;
-use super::stream::BackendStream;
 use crate::pool::Member;
+use crate::proxy::stream::BackendStream;
 use crate::tls::backend::TlsClient;
 use crate::{proxy_protocol, socket};
 

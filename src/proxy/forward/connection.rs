@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 
 use super::client::Owner;
-use super::stream::BackendStream;
 use crate::pool::OpenConnection;
+use crate::proxy::stream::BackendStream;
 
 /// What the first read of a reply has room for.
 const FIRST_READ: usize = 4 * 1024;

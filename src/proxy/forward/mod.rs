@@ -15,8 +15,6 @@ mod request_head;
 
 mod request_body;
 
-mod stream;
-
 mod connect;
 
 mod connection;

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::exchange::{Exchange, Version};
 use super::http2::connection::Place;
-use super::stream::BackendStream;
 use crate::pool::OpenConnection;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::duplex::Duplex;
+use crate::proxy::stream::BackendStream;
 
 /// The backend's end of a tunnel, waiting for the client's.
 #[derive(Debug)]

@@ -27,11 +27,11 @@ use hyper::body::Body;
 use tokio::task::JoinSet;
 
 use super::connection::{LINGER, Shared, reset};
-use super::stream::ClientStream;
 use crate::config;
 use crate::proxy::client_body::ClientBody;
 use crate::proxy::client_connection::{ClientConnection, Conversation};
 use crate::proxy::deadline::{Deadline, Deadlines};
+use crate::proxy::stream::ClientStream;
 use flood::{Flood, Http2Counts};
 use wire::Wire;
 

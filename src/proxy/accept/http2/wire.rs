@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::flood::{Budget, Flood, FrameWatch};
-use crate::proxy::accept::stream::ClientStream;
 use crate::proxy::deadline::Deadlines;
+use crate::proxy::stream::ClientStream;
 
 /// What is gathered before it is written without waiting for the end of the turn.
 const GATHERED: usize = 64 * 1024;

@@ -17,9 +17,9 @@ use tokio::time::{Instant, timeout};
 
 use super::super::client::Owner;
 use super::super::head::REPLY_HEAD_LIMIT;
-use super::super::stream::BackendStream;
 use crate::pool::OpenConnection;
 use crate::proxy::deadline::Deadlines;
+use crate::proxy::stream::BackendStream;
 
 /// Most streams on one connection, whatever the backend allows.
 const STREAMS: usize = 100;

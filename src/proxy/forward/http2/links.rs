@@ -16,11 +16,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::super::client::{AttemptError, FRESH, Owner, idle_timeout};
 use super::super::connect::{self, Offer};
 use super::super::connection::Connection as Http1Connection;
-use super::super::stream::BackendStream;
 use super::connection::{Connection, Place};
 use crate::config::{Address, Protocol};
 use crate::pool::{Backend, Member, OpenConnection, Transport};
 use crate::proxy::deadline::Deadlines;
+use crate::proxy::stream::BackendStream;
 
 /// As many places a connection is thought to have before one was seen.
 const EXPECTED: usize = 100;
