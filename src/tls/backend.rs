@@ -126,6 +126,9 @@ pub fn protocols(protocol: Protocol) -> &'static [&'static [u8]] {
     }
 }
 
+/// Backends whose problem is remembered.
+const MOST_TOLD: usize = 1024;
+
 /// TLS under the settings of a pool: what its connections have in common, sessions that are resumed included, and what
 /// was told of the backends that refuse it.
 #[derive(Debug)]
@@ -179,6 +182,10 @@ impl TlsClient {
     pub fn is_news(&self, serial: u32, problem: &str) -> bool {
         self.has_told.store(true, Ordering::Relaxed);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= MOST_TOLD {
+            // Of backends that went. What is told twice does no harm.
+            told.clear();
+        }
         told.insert(serial, problem.to_owned()).is_none_or(|before| before != problem)
     }
 

@@ -1,7 +1,7 @@
 //! A connection that switches to another protocol becomes a tunnel.
 
-use crate::support::raw::{Backend, End, Peer, config, front};
 use crate::support::Stickpin;
+use crate::support::raw::{Backend, End, Peer, config, front};
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

@@ -193,7 +193,11 @@ impl Drop for Place {
         let shared = &self.connection.shared;
         shared.streams.set(shared.streams.get() - 1);
         shared.idle_since.set(shared.clock.coarse_now());
-        self.connection.freed.notify_one();
+        match self.connection.owner {
+            None => self.connection.freed.notify_one(),
+            // The first who waits may be another owner's, to whom this place is of no use.
+            Some(_) => self.connection.freed.notify_waiters(),
+        }
     }
 }
 
