@@ -6,6 +6,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use tempfile::TempDir;
+
 use crate::support::raw::{Peer, Recorder};
 use crate::support::{Admin, Client, until};
 
@@ -34,6 +36,13 @@ fn program(file: &Path) -> Command {
     program
 }
 
+/// A folder that others can get to, which the one for temporary files need not be.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir_in("/tmp").expect("a folder for temporary files");
+    open_to_all(folder.path());
+    folder
+}
+
 fn open_to_all(folder: &Path) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("our own folder");
 }
@@ -42,8 +51,7 @@ fn open_to_all(folder: &Path) {
 async fn a_privileged_port_is_served_by_somebody_else() {
     let (front, backend) = (privileged_port(), Recorder::start().await);
     let admin = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a loopback port is free");
-    let folder = tempfile::tempdir().expect("a folder for temporary files");
-    open_to_all(folder.path());
+    let folder = folder();
     let (file, socket) = (folder.path().join("stickpin.yaml"), folder.path().join("front.sock"));
     let yaml = |weight: u32| {
         format!(
@@ -87,7 +95,7 @@ async fn a_privileged_port_is_served_by_somebody_else() {
 
 #[test]
 fn what_the_user_cannot_read_is_said_at_the_start() {
-    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let folder = folder();
     let file = folder.path().join("stickpin.yaml");
     let start = |settings: &str| {
         let yaml = format!("{settings}\nlisteners: [127.0.0.1:0]\npools: {{ app: {{ backends: [127.0.0.1:9] }} }}\n");
@@ -120,13 +128,17 @@ fn what_the_user_cannot_read_is_said_at_the_start() {
 
 #[test]
 fn only_root_becomes_somebody_else() {
-    let folder = tempfile::tempdir().expect("a folder for temporary files");
-    open_to_all(folder.path());
+    let folder = folder();
     let file = folder.path().join("stickpin.yaml");
     let yaml = "user: daemon\nlisteners: [127.0.0.1:0]\npools: { app: { backends: [127.0.0.1:9] } }\n";
     fs::write(&file, yaml).expect("a writable folder");
+    // Where it was built, nobody else may be let in.
+    let program = folder.path().join("stickpin");
+    fs::copy(env!("CARGO_BIN_EXE_stickpin"), &program).expect("room for the program");
     let output = Command::new("setpriv")
-        .args(["--reuid", "nobody", "--clear-groups", env!("CARGO_BIN_EXE_stickpin"), "run", "--config"])
+        .args(["--reuid", "nobody", "--clear-groups"])
+        .arg(&program)
+        .args(["run", "--config"])
         .arg(&file)
         .output()
         .expect("setpriv of util-linux");
