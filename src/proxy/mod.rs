@@ -60,6 +60,8 @@ pub mod visit;
 
 mod wait;
 
+mod websocket;
+
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;

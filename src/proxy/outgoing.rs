@@ -7,12 +7,12 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, header};
 use tokio::time::Instant;
 
-use super::accept::http2::websocket;
 use super::attempts::Request;
 use super::client_connection::Conversation;
 use super::forward::ReplyHead;
 use super::respond::headers;
 use super::visit::{Destination, Visit};
+use super::websocket;
 use crate::config::Sessions;
 
 /// What a backend is told: a new home about the client that was moved to it, and where sessions have one copy, who is to

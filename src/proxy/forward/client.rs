@@ -16,7 +16,7 @@ use super::connect::{self, Offer};
 use super::connection::Connection;
 use super::exchange::{Exchange, ExchangeError, Http1Exchange, Version};
 use super::head::{HeadError, ReplyHead};
-use super::http2::exchange::{Http2Exchange, can_be_sent, websocket_accept};
+use super::http2::exchange::{Http2Exchange, can_be_sent};
 use super::http2::links::{AllLinks, Taken};
 use super::http2::{self, Addressed, WEBSOCKET};
 use super::request_body::RequestBody;
@@ -25,6 +25,7 @@ use crate::config::{Address, Protocol, Timeouts};
 use crate::pool::{AdminState, Backend, Failure, Member, Transport};
 use crate::proxy::client_body::ClientBodyError;
 use crate::proxy::deadline::{Deadline, Deadlines};
+use crate::proxy::websocket;
 use crate::proxy_protocol::Ends;
 
 /// An idle connection is closed after this long: sooner than common app servers close theirs, so that a request
@@ -310,7 +311,7 @@ impl Client {
                 Ok(Taken::Http1(connection)) => return Outcome::OverHttp1(Some(connection), body),
                 Err(error) => return Outcome::Done(Err((error, body))),
             };
-            let accept = if wants_websocket { websocket_accept(request.headers) } else { None };
+            let accept = if wants_websocket { websocket::answer(request.headers) } else { None };
             if wants_websocket && !(place.takes_websockets() && accept.is_some()) {
                 if is_auto {
                     return Outcome::OverHttp1(None, body);

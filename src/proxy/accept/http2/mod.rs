@@ -9,7 +9,7 @@ mod stream;
 
 mod tunnel;
 
-pub mod websocket;
+mod websocket;
 
 mod wire;
 

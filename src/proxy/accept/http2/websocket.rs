@@ -4,15 +4,11 @@
 //! Within, a request for a tunnel is always `GET` with `Upgrade: websocket` and a key, and its answer `101` with the key's
 //! counterpart. Whoever speaks HTTP/2 on either side translates at its edge.
 
-use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use h2::ext::Protocol;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, header};
-
-/// RFC 6455 §1.3.
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+use http::{HeaderValue, Method, header};
 
 /// Whether a request opens a tunnel by extended `CONNECT`. Becomes an upgrade then.
 pub(super) fn begin(parts: &mut Parts) -> bool {
@@ -32,35 +28,11 @@ pub(super) fn begin(parts: &mut Parts) -> bool {
     is_websocket
 }
 
-/// Whether a `101` answers this very upgrade: it proves that the key was read.
-pub fn is_answer(request: &HeaderMap, reply: &HeaderMap) -> bool {
-    let Some(key) = request.get(header::SEC_WEBSOCKET_KEY) else { return false };
-    let mut digest = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
-    digest.update(key.as_bytes());
-    digest.update(GUID);
-    let expected = STANDARD.encode(digest.finish());
-    reply.get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == expected.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, Request};
+    use http::Request;
 
     use super::*;
-
-    fn headers(name: HeaderName, value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
-    }
-
-    #[test]
-    fn only_the_counterpart_of_the_key_answers_it() {
-        // The pair of RFC 6455 §1.3.
-        let request = headers(header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==");
-        for (accept, expected) in [("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", true), ("dGhlIHNhbXBsZSBub25jZQ==", false)] {
-            assert_eq!(is_answer(&request, &headers(header::SEC_WEBSOCKET_ACCEPT, accept)), expected);
-        }
-        assert!(!is_answer(&request, &HeaderMap::new()));
-    }
 
     #[test]
     fn connect_for_a_websocket_becomes_an_upgrade_with_a_key_of_its_own() {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Frame;
 use tokio::time::Sleep;
 
@@ -326,32 +326,7 @@ fn passed_on(trailers: &HeaderMap) -> Option<HeaderMap> {
     (!kept.is_empty()).then_some(kept)
 }
 
-/// What a client of WebSocket over HTTP/1.1 is told: that its key was understood (RFC 6455 §4.2.2). `None` without a key.
-pub(in super::super) fn websocket_accept(headers: &HeaderMap) -> Option<HeaderValue> {
-    use aws_lc_rs::digest;
-    use base64::Engine as _;
-    const KEY: HeaderName = header::SEC_WEBSOCKET_KEY;
-    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
-    context.update(headers.get(KEY)?.as_bytes().trim_ascii());
-    context.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-    let text = base64::engine::general_purpose::STANDARD.encode(context.finish());
-    HeaderValue::try_from(text).ok()
-}
-
 /// Whether a method means a request of its own on a stream: `CONNECT` does not.
 pub(in super::super) fn can_be_sent(method: &Method) -> bool {
     *method != Method::CONNECT
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_of_websocket_is_answered_as_the_rfc_says() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(websocket_accept(&headers), None);
-        headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
-        assert_eq!(websocket_accept(&headers).expect("an answer"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    }
 }
