@@ -361,9 +361,10 @@ impl Proxy {
         }
     }
 
-    /// Whether the loss of the client's session was not told a moment ago, by another of its requests.
+    /// Whether this loss of the client's session was not told a moment ago, by another of its requests.
     fn is_first_loss(&self, request: &Request<'_>, visit: &Visit) -> bool {
-        visit.pin_id().is_none_or(|pin_id| request.view.snapshot.is_first_told(pin_id, self.clock.coarse_now()))
+        let loss = visit.loss(request.view.pool(request.pool));
+        loss.is_none_or(|loss| request.view.snapshot.is_first_told(loss, self.clock.coarse_now()))
     }
 
     /// Counts the client's pin as active where it lives. On a detour it keeps counting at home only.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::shop::{Shop, client_at, until_gone, who_am_i};
+use crate::shop::{Shop, client_at, log_in, until_gone, who_am_i};
 use crate::support::raw::{Backend as RawBackend, Head, Peer, config};
 use crate::support::{BackendProcess, Client, Stickpin};
 
@@ -130,4 +130,22 @@ async fn a_loss_is_counted_and_told_once_though_two_requests_meet_it() {
     let lost = admin.metric("stickpin_sessions_lost_total", &[]).await;
     let rehomed = admin.metric("stickpin_rehomes_total", &["reason=\"gone\""]).await;
     assert_eq!((told, lost, rehomed), ([410, 200], 1.0, 1.0));
+}
+
+/// The second loss was taken for the first one, told a moment ago to the same pin, and neither told nor counted.
+#[tokio::test]
+async fn a_client_that_loses_two_sessions_in_a_row_is_told_of_both() {
+    let mut backends = ["one", "two"].map(BackendProcess::start);
+    let shop = Shop::of(backends.iter().map(|backend| backend.yaml()));
+    let stickpin = shop.pool("rehome: { on_session_lost: { status: 410 } }").open().await;
+    let (mut client, mut admin) = (client_at(&stickpin, "one").await, stickpin.admin());
+    for (number, name) in ["one", "two"].into_iter().enumerate() {
+        backends[number].kill();
+        until_gone(&mut admin, name).await;
+        assert_eq!(client.get("/whoami").await.unwrap().status, 410, "{name} is lost");
+        assert_eq!(log_in(&mut client).await, ["two", "one"][number]);
+        backends[number].restart().unwrap();
+        admin.until_health("shop", name, "healthy").await;
+    }
+    assert_eq!(admin.metric("stickpin_sessions_lost_total", &[]).await, 2.0);
 }

@@ -40,6 +40,7 @@ use http::HeaderMap;
 use super::affinity::{Opened, Pin, SessionId};
 use super::balance::newcomers::Newcomer;
 use crate::pins::{Owner, Record};
+use crate::proxy::snapshot::Pool;
 use crate::telemetry::words::{PinVerdict, Placement, RehomeReason};
 
 /// A visit of one client.
@@ -199,5 +200,16 @@ impl Visit {
     /// The pin that the client came with.
     fn pin(&self) -> Option<Pin> {
         self.opened.and_then(|opened| opened.pin())
+    }
+
+    /// What the loss of this client's session is known by: the same for parallel requests that find it lost, another one
+    /// when the session that it began after that is lost, too. `None` without a pin.
+    pub(in crate::proxy) fn loss(&self, pool: &Pool) -> Option<u64> {
+        // A pin keeps its id wherever it moves; where it lived, and in which life, it has lost one session only.
+        let lived = self.pin().map_or(0, |pin| {
+            let home = &pool.members[pin.home as usize].backend;
+            home.stable_hash().wrapping_add(u64::from(pin.instance))
+        });
+        self.pin_id.map(|id| id ^ lived)
     }
 }
