@@ -221,6 +221,38 @@ async fn a_route_in_the_id_names_the_home_and_nothing_is_stored() {
     assert_eq!(stickpin.admin().metric("stickpin_rehomes_total", &[]).await, 1.0);
 }
 
+/// A browser that takes no cookies has old links, and requests may be on their way: the old id names the home that the
+/// session has left, where it is known no more, or as it was.
+#[tokio::test]
+async fn the_former_id_of_a_session_that_moved_leads_to_its_new_home_though_the_old_one_is_back() {
+    let backends = BackendProcess::cluster(NAMES, &["--sessions", "backup", "--route", "{name}"]);
+    let affinity =
+        "affinity: { app_session: { cookie: APPSESSION, path_parameter: jsessionid, home_by: route_suffix } }";
+    let stickpin = shop(&backends, affinity).pool("sessions: backup").open().await;
+    let (mut client, mut admin) = (client_at(&stickpin, "red").await, stickpin.admin());
+    who_am_i(&mut client).await;
+    let mut former = client.cookies.clone();
+    let mut home = "red".to_owned();
+    // There and back, so that an id is the former one and then the present one again.
+    for _ in 0..2 {
+        admin.set_state("shop", &home, "disabled").await;
+        let moved = who_am_i(&mut client).await;
+        assert_eq!(told(&moved), [&home, "disabled", ""], "{}", moved.text());
+        admin.set_state("shop", &home, "enabled").await;
+        let heir = moved.served_by();
+        for cookies in [former, client.cookies.clone()] {
+            let mut late = stickpin.client();
+            late.cookies = cookies;
+            let reply = who_am_i(&mut late).await;
+            assert!(is_logged_in_at(&reply, &heir), "{}", reply.text());
+            assert_eq!(told(&reply), [""; 3], "it has moved already");
+        }
+        (former, home) = (client.cookies.clone(), heir);
+    }
+    assert_eq!(admin.metric("stickpin_rehomes_total", &[]).await, 2.0);
+    assert_placed(&stickpin, "rehomed", "", 2).await;
+}
+
 #[tokio::test]
 async fn the_secondary_in_an_id_is_its_heir() {
     let mut backends =

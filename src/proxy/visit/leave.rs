@@ -294,8 +294,18 @@ impl Visit {
         let Some(id) = issued.or(presented) else { return };
         // What an id says by itself needs no keeping.
         if id.named == Some(pin.home) && pin.detour.is_none() {
-            if id.stored_home.is_some() {
+            // It may have been a former one of this session, which led to where that went.
+            if id.stored_home.is_some() || issued.is_some() && session.store.get(id.key).is_some() {
                 session.store.remove(id.key);
+            }
+            if let (Some(issued), Some(presented)) = (issued, presented)
+                && issued.pin_id == presented.pin_id
+                && pool.limits.idle_timeout > RETIREMENT
+            {
+                // The session has moved, and the id that it had says otherwise.
+                let refreshed = retiring(pool, self.now);
+                let moved = Record { refreshed, ..record(&pin, &pool.members) };
+                session.store.put(presented.key, moved, owner(), limits(pool));
             }
             return;
         }
@@ -320,9 +330,14 @@ fn retire(session: &SessionPins, pool: &Pool, before: &SessionId, is_replaced: b
         && pool.limits.idle_timeout > RETIREMENT
         && let Some(known) = session.store.get(before.key)
     {
-        let refreshed = now.saturating_sub(pool.limits.idle_timeout - RETIREMENT).min(known.refreshed);
+        let refreshed = retiring(pool, now).min(known.refreshed);
         session.store.put(before.key, Record { refreshed, ..known }, owner, limits(pool));
     }
+}
+
+/// When what is to be known for as long as a retired id was last used: long enough ago.
+fn retiring(pool: &Pool, now: u32) -> u32 {
+    now.saturating_sub(pool.limits.idle_timeout.saturating_sub(RETIREMENT))
 }
 
 /// How long the pin store keeps a pin.
