@@ -40,3 +40,5 @@ mod websocket;
 mod chromium;
 
 mod user;
+
+mod apps;

@@ -61,9 +61,22 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// With the last state seen, when [`PATIENCE`] is over.
 #[track_caller]
 pub fn until<T, S: Debug>(what: &str, condition: impl AsyncFnMut() -> Result<T, S>) -> impl Future<Output = T> {
+    until_within(what, PATIENCE, condition)
+}
+
+/// As [`until`], for what may take longer.
+///
+/// # Panics
+/// With the last state seen, when `patience` is over.
+#[track_caller]
+pub fn until_within<T, S: Debug>(
+    what: &str,
+    patience: Duration,
+    condition: impl AsyncFnMut() -> Result<T, S>,
+) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
     async move {
-        match shared::until::until(what, PATIENCE, condition).await {
+        match shared::until::until(what, patience, condition).await {
             Ok(value) => value,
             Err(expired) => panic!("{caller}: {expired}"),
         }

@@ -1,0 +1,375 @@
+//! What happens to servers, and what that may cost their clients: the table of `DESIGN.md` §1, row by row, for whichever
+//! way the pool's servers keep their sessions.
+//!
+//! Whatever happens: no request fails, nobody is served another's session, none falls back to an older state (each
+//! visitor looks at both with every answer), and clients of the other servers notice nothing.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::server::Make;
+use super::stage::{Front, NAMES, Probes, Stage};
+use super::visitors::{Crowd, Seen, Told, Visitor, text};
+use crate::support::until;
+
+/// What it costs the clients of one server that something happens to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cost {
+    /// They do not notice.
+    Nothing,
+    /// They look logged out for a while, and come home logged in. Nobody is told anything.
+    Absence,
+    /// They do not notice, though this machine may be too busy to answer an impatient probe.
+    NothingOrDetours,
+    /// They move, once, for this reason, with their sessions. Where a session's id names its home, a server that it is
+    /// brought to by a detour, before the death of its home is known, gives it another id: then that is the move, and
+    /// there is nothing to tell.
+    Move(&'static str),
+    /// The same, but who was waiting at the server while it stood still may be there again when it goes on.
+    MoveUnlessWaiting(&'static str),
+    /// Whose turn it is moves; the others do not notice.
+    MoveOrNothing(&'static str),
+    /// They lose their sessions, once, for this reason, which is told; and stay where that was.
+    Loss(&'static str),
+    /// The same, at their home, or at another server; for whatever reason.
+    LossAnywhere,
+}
+
+/// All of it, in one go.
+pub(crate) async fn play(stage: &mut Stage, sessions: &str) {
+    steady(stage).await;
+    disabled(stage, "app1", sessions).await;
+    drained(stage, "app2", sessions).await;
+    killed(stage, "app1", sessions).await;
+    if matches!(stage.make, Make::Express | Make::Flask) {
+        restarted(stage, "app2", sessions).await;
+    }
+    hung(stage, "app3", sessions).await;
+    joined(stage).await;
+}
+
+/// Everybody stays at home, and homes are spread.
+async fn steady(stage: &mut Stage) {
+    let crowds = begin(stage).await;
+    rounds(&crowds, 4).await;
+    stage.leave(crowds).await;
+    judge(stage, "steady", "app1", Cost::Nothing).await;
+    for front in stage.fronts.iter().filter(|front| front.way.has_pins()) {
+        let homes = homes(front);
+        let share = front.visitors.len() / 3;
+        assert!(
+            homes.len() == 3 && homes.values().all(|count| (share * 2 / 3..=share * 3 / 2).contains(count)),
+            "{}: {homes:?}",
+            front.way.affinity
+        );
+    }
+}
+
+/// The operator disables a server, and enables it again.
+async fn disabled(stage: &mut Stage, name: &str, sessions: &str) {
+    let crowds = begin(stage).await;
+    rounds(&crowds, 1).await;
+    stage.order(name, json!({ "state": "disabled" })).await;
+    rounds(&crowds, 3).await;
+    stage.enable(name).await;
+    rounds(&crowds, 3).await;
+    stage.leave(crowds).await;
+    let cost = if sessions == "local" { Cost::Absence } else { Cost::Move("disabled") };
+    judge(stage, "disabled", name, cost).await;
+}
+
+/// The operator drains a server by a deadline, and enables it again. Local sessions stay until the deadline comes.
+async fn drained(stage: &mut Stage, name: &str, sessions: &str) {
+    let crowds = begin(stage).await;
+    rounds(&crowds, 1).await;
+    stage.order(name, json!({ "state": "draining", "deadline": "10m", "pace": "50%/s" })).await;
+    if sessions == "local" {
+        rounds(&crowds, 3).await;
+        stage.leave(crowds).await;
+        judge(stage, "draining", name, Cost::Nothing).await;
+        for front in &mut stage.fronts {
+            let before = front.visitors.len();
+            front.log_in(6).await;
+            let newcomers = &front.visitors[before..];
+            assert!(newcomers.iter().all(|visitor| visitor.home != name), "a drained server gets no new clients");
+        }
+        let crowds = begin(stage).await;
+        stage.order(name, json!({ "state": "draining", "deadline": "1s", "pace": "100%/s" })).await;
+        until_left(stage, name).await;
+        rounds(&crowds, 2).await;
+        stage.leave(crowds).await;
+        judge(stage, "drained", name, Cost::Loss("drained")).await;
+        stage.enable(name).await;
+        return;
+    }
+    until_left(stage, name).await;
+    rounds(&crowds, 2).await;
+    stage.enable(name).await;
+    rounds(&crowds, 2).await;
+    stage.leave(crowds).await;
+    judge(stage, "drained", name, Cost::Move("drained")).await;
+}
+
+async fn until_left(stage: &mut Stage, name: &str) {
+    for front in &mut stage.fronts {
+        until(&format!("nobody is left at {name}"), async || {
+            let view = front.admin.backend("shop", name).await;
+            if view["drain"]["drained"] == true { Ok(()) } else { Err(view) }
+        })
+        .await;
+    }
+}
+
+/// A server is killed in the midst of it, and comes back much later.
+async fn killed(stage: &mut Stage, name: &str, sessions: &str) {
+    let crowds = begin(stage).await;
+    rounds(&crowds, 1).await;
+    stage.server(name).kill();
+    for front in &mut stage.fronts {
+        until(&format!("{name} is gone"), async || {
+            let view = front.admin.backend("shop", name).await;
+            if view["memory"] == "gone" { Ok(()) } else { Err(view) }
+        })
+        .await;
+    }
+    rounds(&crowds, 3).await;
+    stage.server(name).start();
+    stage.server(name).answers().await;
+    stage.until_health(name, "healthy").await;
+    rounds(&crowds, 3).await;
+    stage.leave(crowds).await;
+    forgive_half_replies(stage);
+    let cost = if sessions == "local" { Cost::Loss("gone") } else { Cost::Move("gone") };
+    judge(stage, "killed", name, cost).await;
+}
+
+/// A server is killed and back as soon as it can be: quicker, perhaps, than a probe could tell. (A Tomcat takes seconds.)
+async fn restarted(stage: &mut Stage, name: &str, sessions: &str) {
+    let crowds = begin(stage).await;
+    rounds(&crowds, 1).await;
+    stage.server(name).kill();
+    stage.server(name).start();
+    stage.server(name).answers().await;
+    stage.until_health(name, "healthy").await;
+    rounds(&crowds, 4).await;
+    stage.leave(crowds).await;
+    forgive_half_replies(stage);
+    let cost = if sessions == "local" { Cost::LossAnywhere } else { Cost::MoveUnlessWaiting("gone") };
+    judge(stage, "restarted", name, cost).await;
+}
+
+/// Of a reply, express-session sends all but the last byte before it saves the session. Killed between the two, it has
+/// broken off a reply that the client has already begun to read: nobody can take that back.
+fn forgive_half_replies(stage: &mut Stage) {
+    if stage.make == Make::Express {
+        for visitor in stage.fronts.iter_mut().flat_map(|front| &mut front.visitors) {
+            let is_half = |seen: &Seen| matches!(&seen.answer, Err(error) if error.contains("broken off after"));
+            visitor.seen.retain(|seen| !is_half(seen));
+        }
+    }
+}
+
+/// A server stands still and goes on. A third of the clients are asking when it stops, and wait there; the others come
+/// when that is known. In a cluster all of them do: what a member does that goes on after the others have given it up, as
+/// to answer who has waited, it copies to nobody.
+async fn hung(stage: &mut Stage, name: &str, sessions: &str) {
+    stage.begin().await;
+    let is_member = matches!(stage.make, Make::TomcatReplicated | Make::TomcatBackup);
+    let waiting = stage.enter(|number| number % 3 == 0 && !is_member);
+    rounds(&waiting, 1).await;
+    stage.server(name).pause();
+    stage.probe(Probes::Impatient).await;
+    stage.until_health(name, "unhealthy").await;
+    let later = stage.enter(|_| true);
+    rounds(&later, 3).await;
+    stage.server(name).resume();
+    stage.probe(Probes::Patient).await;
+    stage.until_health(name, "healthy").await;
+    rounds(&waiting, 3).await;
+    rounds(&later, 3).await;
+    stage.leave(waiting).await;
+    stage.leave(later).await;
+    let cost = if sessions == "local" { Cost::Absence } else { Cost::MoveUnlessWaiting("unreachable") };
+    judge(stage, "hung", name, cost).await;
+}
+
+/// A fourth server comes: new clients go there; those that are at home elsewhere follow as far as their sessions can.
+async fn joined(stage: &mut Stage) {
+    let fourth = NAMES[3];
+    stage.server(fourth).start();
+    stage.server(fourth).answers().await;
+    let crowds = begin(stage).await;
+    rounds(&crowds, 1).await;
+    stage.add_the_fourth().await;
+    stage.until_health(fourth, "healthy").await;
+    for (front, crowd) in stage.fronts.iter_mut().zip(&crowds).filter(|(front, _)| front.rebalances()) {
+        let share = crowd.len() / 4;
+        until("the fourth has 0.8 of its share", async || {
+            let pins = front.admin.backend("shop", fourth).await["active_pins"].as_u64().unwrap_or_default();
+            if pins as usize * 10 >= share * 8 { Ok(()) } else { Err(pins) }
+        })
+        .await;
+    }
+    rounds(&crowds, 3).await;
+    stage.leave(crowds).await;
+    for front in &mut stage.fronts {
+        let rebalances = front.rebalances();
+        for visitor in &front.visitors {
+            judge_common(front, visitor, "joined");
+            if rebalances {
+                judge_affected(front, visitor, "joined", Cost::MoveOrNothing("rebalanced"));
+            } else if front.way.has_pins() {
+                judge_affected(front, visitor, "joined", Cost::Nothing);
+            }
+            assert!(!visitor.was_unknown(), "joined: {}: {}", visitor.user, visitor.story());
+        }
+        judge_counters(front, "joined").await;
+        let there = if rebalances || !front.way.has_pins() {
+            front.visitors.iter().filter(|visitor| visitor.servers().contains(fourth)).count()
+        } else {
+            let before = front.visitors.len();
+            front.log_in(before / 4).await;
+            front.visitors[before..].iter().filter(|visitor| visitor.home == fourth).count() * 2
+        };
+        let count = front.visitors.len();
+        assert!(there >= count / 8, "{}: {there} of {count} at the new server", front.way.affinity);
+        println!("joined: {} {}: {there} of {count} at the new server", front.sessions, front.way.affinity);
+    }
+}
+
+/// Everybody asks from now on.
+async fn begin(stage: &mut Stage) -> Vec<Crowd> {
+    stage.begin().await;
+    stage.enter(|_| true)
+}
+
+async fn rounds(crowds: &[Crowd], count: u64) {
+    for crowd in crowds {
+        crowd.rounds(count).await;
+    }
+}
+
+fn homes(front: &Front) -> BTreeMap<&str, usize> {
+    let mut homes = BTreeMap::new();
+    for visitor in &front.visitors {
+        *homes.entry(&*visitor.home).or_default() += 1;
+    }
+    homes
+}
+
+/// Whether it cost the clients of this server what it may, and all others nothing. Who has lost a session logs in again.
+async fn judge(stage: &mut Stage, what: &str, server: &str, cost: Cost) {
+    for front in &mut stage.fronts {
+        let mut affected = 0;
+        for visitor in &front.visitors {
+            judge_common(front, visitor, what);
+            if !front.way.has_pins() {
+                assert!(!visitor.was_unknown(), "{what}: {}: {}", visitor.user, visitor.story());
+            } else if visitor.home == server {
+                affected += 1;
+                judge_affected(front, visitor, what, cost);
+            } else {
+                let is_impatient = front.sessions != "local" && matches!(cost, Cost::MoveUnlessWaiting("unreachable"));
+                let cost = if is_impatient { Cost::NothingOrDetours } else { Cost::Nothing };
+                judge_affected(front, visitor, what, cost);
+            }
+        }
+        assert!(affected > 0 || !front.way.has_pins() || cost == Cost::Nothing, "{what}: nobody is at {server}");
+        judge_counters(front, what).await;
+        let longest = front.visitors.iter().map(|visitor| visitor.longest_wait).max().unwrap_or_default();
+        println!(
+            "{what}: {} {}: {affected} of {} clients at {server}, {cost:?}; the longest round took {longest:?}",
+            front.sessions,
+            front.way.affinity,
+            front.visitors.len()
+        );
+        for visitor in front.visitors.iter_mut().filter(|visitor| visitor.was_unknown()) {
+            if matches!(cost, Cost::Loss(_) | Cost::LossAnywhere) {
+                visitor.begin();
+                let there = visitor.home.clone();
+                visitor.log_in_again().await;
+                assert_eq!(visitor.home, there, "{what}: {} logs in where it has been since", visitor.user);
+            }
+        }
+    }
+}
+
+fn judge_common(front: &Front, visitor: &Visitor, what: &str) {
+    let failures = visitor.failures();
+    assert!(failures.is_empty(), "{what}: {} at home at {}: {failures:?}", visitor.user, visitor.home);
+    for answer in visitor.answers() {
+        let heir = text(answer, "heir");
+        let is_named = !heir.is_empty() && heir != text(answer, "served_by");
+        assert_eq!(is_named, front.sessions == "backup", "{what}: who takes over: {answer}");
+    }
+}
+
+fn judge_affected(front: &Front, visitor: &Visitor, what: &str, cost: Cost) {
+    let (path, told, home) = (visitor.path(), visitor.told(), &*visitor.home);
+    let context = || {
+        let (way, user) = (front.way.affinity, &visitor.user);
+        format!("{what}: {way}: {user} at home at {home}, {cost:?}: {path:?}, {told:?}\n{}", visitor.story())
+    };
+    // Parallel requests may all come before any of them has its answer.
+    let is_told_once = || told.iter().all(|each| (each.round, each.by) == (told[0].round, told[0].by));
+    // However many requests at once: one client, one heir.
+    let elsewhere = visitor.servers().into_iter().filter(|server| *server != home).count();
+    assert!(elsewhere <= 1, "{}", context());
+    match cost {
+        Cost::NothingOrDetours => {
+            assert!(path.last() == Some(&home) && told.is_empty() && !visitor.was_unknown(), "{}", context());
+        }
+        Cost::Nothing => {
+            assert!(elsewhere == 0 && path == [home] && told.is_empty() && !visitor.was_unknown(), "{}", context());
+        }
+        Cost::Absence => {
+            assert!(told.is_empty() && visitor.is_logged_in_at(home), "{}", context());
+        }
+        Cost::MoveUnlessWaiting(_) | Cost::MoveOrNothing(_) if path == [home] => {
+            assert!(told.is_empty() && !visitor.was_unknown(), "{}", context());
+        }
+        Cost::Move(reason) | Cost::MoveUnlessWaiting(reason) | Cost::MoveOrNothing(reason) => {
+            assert!(!visitor.was_unknown() && path.len() <= 2 && path.last() != Some(&home), "{}", context());
+            let is_silent = told.is_empty() && reason == "gone" && front.way.ids_name_homes();
+            assert!(is_silent || !told.is_empty() && is_told_once(), "{}", context());
+            let is_as_expected = |told: &Told<'_>| {
+                // A probe that was broken off, not refused, by a death leaves it open for a moment whether it is one.
+                let is_reason = told.reason == reason || (reason, told.reason) == ("gone", "unreachable");
+                is_reason && (told.from, told.lost) == (home, "") && Some(&told.by) == path.last()
+            };
+            assert!(told.iter().all(is_as_expected), "{}", context());
+        }
+        Cost::Loss(reason) => {
+            assert!(!told.is_empty() && is_told_once(), "{}", context());
+            let is_as_expected = |told: &Told<'_>| {
+                (told.from, told.reason, told.lost) == (home, reason, reason) && Some(&told.by) == path.last()
+            };
+            assert!(told.iter().all(is_as_expected) && path.last() != Some(&home), "{}", context());
+            assert!(!visitor.is_logged_in_at(told[0].by), "{}", context());
+        }
+        Cost::LossAnywhere => {
+            assert!(!told.is_empty() && is_told_once(), "{}", context());
+            assert!(told.iter().all(|told| !told.lost.is_empty() && Some(&told.by) == path.last()), "{}", context());
+            assert!(!visitor.is_logged_in_at(told[0].by), "{}", context());
+        }
+    }
+}
+
+/// What is counted is what servers were told: each pin that moved, and each session that was lost, once; and as
+/// placements each request that moved one, of which parallel ones may be several.
+async fn judge_counters(front: &mut Front, what: &str) {
+    let told: Vec<_> = front.visitors.iter().flat_map(Visitor::told).filter(|told| !told.from.is_empty()).collect();
+    let (told, ids_name_homes) = (told.len() as u64, front.way.ids_name_homes());
+    let moved = front.visitors.iter().filter(|visitor| visitor.has_moved()).count() as u64;
+    let lost = front.visitors.iter().filter(|it| it.told().iter().any(|told| !told.lost.is_empty())).count() as u64;
+    let what = format!("{what}: {}: {moved} moves told {told} times and {lost} losses are counted", front.way.affinity);
+    // A request is counted when its reply has been passed on, which may be a moment after the client has it.
+    until(&what, async || {
+        let counted = front.counters().await.since(front.before);
+        // An id that names another home is a move without a word; see `Cost::Move`.
+        let placed = counted.rehomed == told || ids_name_homes && counted.rehomed >= told.max(moved);
+        if (counted.rehomes, counted.lost) == (moved, lost) && placed { Ok(()) } else { Err(counted) }
+    })
+    .await;
+}
