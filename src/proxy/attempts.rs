@@ -166,6 +166,7 @@ impl Proxy {
                 visit.name_pin(|| ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
             }
             let Some(slot) = admission.enter(request, destination.member) else { continue };
+            passage.settle(request, visit, &destination);
             journal.attempts += 1;
             let body_again = match held.take() {
                 // Its connection is closed: the rest of that reply is not worth reading.
@@ -244,7 +245,7 @@ impl Proxy {
         request: &Request<'_>,
         visit: &mut Visit,
         won: Won,
-        passage: &mut Passage,
+        passage: &mut Passage<'_>,
         journal: &mut Journal,
     ) -> Served {
         let Won { destination, begun: Begun { head, mut exchange, .. }, slot } = won;

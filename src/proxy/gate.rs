@@ -14,6 +14,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use super::at_home::AtHome;
+
 /// Clients that are waited for or remembered at a time. With more, the latest ones pass as they come.
 const MOST: usize = 16_384;
 
@@ -27,6 +29,8 @@ const MEMORY: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Gates {
     inner: Mutex<Inner>,
+    /// Whom the first one waits for.
+    pub at_home: AtHome,
 }
 
 #[derive(Debug, Default)]

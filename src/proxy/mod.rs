@@ -34,6 +34,8 @@ mod error;
 
 pub mod gate;
 
+pub mod at_home;
+
 mod evidence;
 
 mod hedge;

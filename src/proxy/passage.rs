@@ -1,41 +1,62 @@
-//! One request's way through the gate of `backup`; see [`super::gate`].
+//! One request's way through the gate of `backup`; see [`super::gate`] and [`super::at_home`].
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::at_home::Inside;
 use super::attempts::Request;
 use super::gate::{self, Pass};
 use super::snapshot::Pool;
 use super::visit::{Destination, Visit};
 use crate::config::Sessions;
-use crate::telemetry::words::Placement;
+use crate::telemetry::words::{DetourReason, Placement, RehomeReason};
 
 /// How far a request is.
-pub(super) enum Passage {
+pub(super) enum Passage<'a> {
     /// It has none to pass, or has passed.
     Free,
     /// It has one to pass, should it leave its home; others are waited for this long.
     Due(Duration),
+    /// The same, and it is at home, where others wait for it to end.
+    Home { limit: Duration, _inside: Inside<'a> },
     /// It goes first, and others wait for it.
     First(Pass),
 }
 
-impl Passage {
+impl<'a> Passage<'a> {
     pub(super) fn new(pool: &Pool) -> Self {
         let is_gated = pool.settings.sessions == Sessions::Backup && !pool.settings.rehome.gate.is_zero();
         if is_gated { Self::Due(pool.settings.rehome.gate) } else { Self::Free }
     }
 
+    /// It is about to be sent: home, perhaps.
+    pub(super) fn settle(&mut self, request: &'a Request<'_>, visit: &Visit, destination: &Destination) {
+        if let (Self::Due(limit), Placement::Kept, Some(pin)) = (&*self, destination.placement, visit.pin_id()) {
+            let _inside = request.view.snapshot.gates.at_home.enter(pin);
+            *self = Self::Home { limit: *limit, _inside };
+        }
+    }
+
     pub(super) fn is_due(&self, destination: &Destination) -> bool {
-        matches!(self, Self::Due(_)) && matches!(destination.placement, Placement::Detour(_) | Placement::Rehomed(_))
+        matches!(self, Self::Due(_) | Self::Home { .. })
+            && matches!(destination.placement, Placement::Detour(_) | Placement::Rehomed(_))
     }
 
     /// Passes the gate that is due; says whether there was one.
     pub(super) async fn pass(&mut self, request: &Request<'_>, visit: &Visit, destination: &Destination) -> bool {
+        if let Self::Home { limit, .. } = *self {
+            // Not to wait for itself.
+            *self = Self::Due(limit);
+        }
         let (Self::Due(limit), Some(pin)) = (&*self, visit.pin_id()) else { return false };
+        let deadline = Instant::now() + *limit;
+        let gates = &request.view.snapshot.gates;
         let heir = request.view.pool(request.pool).members[destination.member].backend.stable_hash();
-        let pass = request.view.snapshot.gates.pass(gate::Passage { pin, heir }, Instant::now() + *limit).await;
+        let pass = gates.pass(gate::Passage { pin, heir }, deadline).await;
+        if pass.is_some() && leaves_a_living_home(destination.placement) {
+            gates.at_home.left(pin, deadline).await;
+        }
         *self = pass.map_or(Self::Free, Self::First);
         true
     }
@@ -46,4 +67,14 @@ impl Passage {
             pass.open(Instant::now());
         }
     }
+}
+
+/// Whether requests that are under way at home will be answered there soon. Where a home may hang it is not waited for.
+fn leaves_a_living_home(placement: Placement) -> bool {
+    use DetourReason as D;
+    use RehomeReason as R;
+    matches!(
+        placement,
+        Placement::Rehomed(R::Drained | R::Disabled | R::Rebalanced) | Placement::Detour(D::Busy | D::Disabled)
+    )
 }

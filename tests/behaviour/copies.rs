@@ -277,3 +277,30 @@ async fn evening_out_fills_a_fourth_backend_without_a_failure_or_a_loss() {
     }
     assert!((25..=40).contains(&moves), "{moves} of 120 moved; 30 are a quarter");
 }
+
+/// A page's requests are under way when their home is drained or disabled: taking the session away meanwhile would have
+/// them find nobody logged in.
+#[tokio::test]
+async fn a_session_with_one_copy_moves_when_nobody_uses_it_at_home_any_more() {
+    for order in ["draining", "disabled"] {
+        let backends = cluster("backup");
+        let stickpin = shop("backup", &backends).open().await;
+        let (mut client, mut admin) = (client_at(&stickpin, "red").await, stickpin.admin());
+        let mut twin = stickpin.client();
+        twin.cookies = client.cookies.clone();
+        let mut under_way = tokio::spawn(async move { twin.get("/slow?ms=3000").await.unwrap().served_by() });
+        until("it is under way", async || {
+            let view = admin.backend("shop", "red").await;
+            if view["in_flight"] == 1 { Ok(()) } else { Err(view) }
+        })
+        .await;
+        let path = "/api/v1/pools/shop/backends/red/state";
+        let pace = if order == "draining" { Some("100%/s") } else { None };
+        assert_eq!(admin.put(path, &serde_json::json!({ "state": order, "pace": pace })).await.status, 200);
+        let (heir, told) = until_moved(&mut client, "red").await;
+        assert_eq!(told[0], "red");
+        let served_by = tokio::time::timeout(Duration::from_secs(1), &mut under_way).await;
+        assert_eq!(served_by.expect("it ended before").unwrap(), "red");
+        assert_stays(&mut client, &heir).await;
+    }
+}
