@@ -1,8 +1,9 @@
-//! Who is under way at home: so that a session with one copy is taken elsewhere when nobody uses it there any more.
+//! Who is under way at home: so that a session is taken elsewhere when nobody uses it there any more.
 //!
 //! Of parallel requests of one client some may have been sent home before the home was drained or disabled, or before the
 //! pin's turn to move came. While they are there, the first one that moves would take the session from under them: they
-//! would find nobody logged in, and an app that then begins a new session has lost the old one.
+//! would find nobody logged in, and an app that then begins a new session has lost the old one. So it is where there is one
+//! copy, and where the nodes of a cluster all have one, but give the session another id when it moves, as Tomcats do.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;

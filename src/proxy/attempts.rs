@@ -150,7 +150,7 @@ impl Proxy {
                 self.note_placed(request, &destination, visit, true);
                 return Ok(None);
             }
-            if passage.is_due(&destination) && Box::pin(passage.pass(request, visit, &destination)).await {
+            if passage.is_due(pool, &destination) && Box::pin(passage.pass(request, visit, &destination)).await {
                 // Whoever takes over may have changed meanwhile.
                 continue;
             }

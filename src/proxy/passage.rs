@@ -1,4 +1,4 @@
-//! One request's way through the gate of `backup`; see [`super::gate`] and [`super::at_home`].
+//! One request's way through the gate; see [`super::gate`] and [`super::at_home`].
 
 use std::time::Duration;
 
@@ -26,8 +26,12 @@ pub(super) enum Passage<'a> {
 
 impl<'a> Passage<'a> {
     pub(super) fn new(pool: &Pool) -> Self {
-        let is_gated = pool.settings.sessions == Sessions::Backup && !pool.settings.rehome.gate.is_zero();
-        if is_gated { Self::Due(pool.settings.rehome.gate) } else { Self::Free }
+        let is_copied = matches!(pool.settings.sessions, Sessions::Backup | Sessions::Replicated);
+        if is_copied && !pool.settings.rehome.gate.is_zero() {
+            Self::Due(pool.settings.rehome.gate)
+        } else {
+            Self::Free
+        }
     }
 
     /// It is about to be sent: home, perhaps.
@@ -38,9 +42,14 @@ impl<'a> Passage<'a> {
         }
     }
 
-    pub(super) fn is_due(&self, destination: &Destination) -> bool {
+    /// Where every node has the session, all that matters is that nobody uses it where it is taken from.
+    pub(super) fn is_due(&self, pool: &Pool, destination: &Destination) -> bool {
         matches!(self, Self::Due(_) | Self::Home { .. })
-            && matches!(destination.placement, Placement::Detour(_) | Placement::Rehomed(_))
+            && match destination.placement {
+                Placement::Rehomed(_) if leaves_a_living_home(destination.placement) => true,
+                Placement::Detour(_) | Placement::Rehomed(_) => pool.settings.sessions == Sessions::Backup,
+                _ => false,
+            }
     }
 
     /// Passes the gate that is due; says whether there was one.

@@ -281,10 +281,10 @@ async fn evening_out_fills_a_fourth_backend_without_a_failure_or_a_loss() {
 /// A page's requests are under way when their home is drained or disabled: taking the session away meanwhile would have
 /// them find nobody logged in.
 #[tokio::test]
-async fn a_session_with_one_copy_moves_when_nobody_uses_it_at_home_any_more() {
-    for order in ["draining", "disabled"] {
-        let backends = cluster("backup");
-        let stickpin = shop("backup", &backends).open().await;
+async fn a_session_moves_when_nobody_uses_it_at_home_any_more() {
+    for (kind, order) in KINDS.into_iter().flat_map(|kind| ["draining", "disabled"].map(|order| (kind, order))) {
+        let backends = cluster(kind);
+        let stickpin = shop(kind, &backends).open().await;
         let (mut client, mut admin) = (client_at(&stickpin, "red").await, stickpin.admin());
         let mut twin = stickpin.client();
         twin.cookies = client.cookies.clone();
