@@ -290,7 +290,8 @@ impl Visit {
         if self.opened.is_none() {
             return;
         }
-        let Some(pin) = self.leaves_with else { return };
+        // An id may also be issued later than with the reply that moved the session.
+        let Some(pin) = self.leaves_with.or_else(|| issued.and_then(|_| self.pin())) else { return };
         let Some(id) = issued.or(presented) else { return };
         // What an id says by itself needs no keeping.
         if id.named == Some(pin.home) && pin.detour.is_none() {
