@@ -9,6 +9,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
+pub use pins::Evening;
 pub use standing::Standing;
 
 use std::fmt;
@@ -79,6 +80,9 @@ pub struct Backend {
     latency: Latency,
     /// Clients that used their pin here within the idle time, as last counted by the control plane.
     active_pins: AtomicU64,
+    /// Pins on their way here, and away from here, to even out the load; see [`Evening`].
+    pins_coming: AtomicU32,
+    pins_going: AtomicU32,
     /// Which life of its process it is; see [`super::instance`].
     instance: AtomicU32,
     /// What evening out makes of it; see [`super::rebalance`].
@@ -159,6 +163,8 @@ impl Backend {
             room: Arc::new(room),
             latency: Latency::default(),
             active_pins: AtomicU64::new(0),
+            pins_coming: AtomicU32::new(0),
+            pins_going: AtomicU32::new(0),
             instance: AtomicU32::new(0),
             role: AtomicU8::new(Role::Settled as u8),
             sheds_since: AtomicU32::new(0),

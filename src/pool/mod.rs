@@ -49,7 +49,7 @@ use std::sync::Arc;
 use crate::config::Address;
 pub use active_pins::ActivePins;
 pub use agent::AgentWord;
-pub use backend::{Backend, BackendId, Standing};
+pub use backend::{Backend, BackendId, Evening, Standing};
 pub use condition::{AdminState, Evidence, Failure, Health, Memory, Thresholds};
 pub use drain::{Drain, DrainOrder};
 pub use heir::{by_tier, heir, heir_of_rank};

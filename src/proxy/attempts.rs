@@ -31,8 +31,8 @@ use super::visit::{Destination, Moved, Next, Visit, pin_owner};
 use super::wait::Wait;
 use super::{Journal, Proxy, Target, retry};
 use crate::config::{OnSessionLost, Sessions};
-use crate::pool::Member;
-use crate::telemetry::words::{Placement, RefuseReason};
+use crate::pool::{Evening, Member};
+use crate::telemetry::words::{Placement, RefuseReason, RehomeReason};
 
 /// One request, as all its attempts see it.
 pub(super) struct Request<'a> {
@@ -142,6 +142,7 @@ impl Proxy {
                 }
             };
             journal.placement = Some(destination.placement);
+            let _evening = evening(pool, &destination);
             // The client is told once; its other requests go on to where it begins anew.
             if destination.session_lost.is_some()
                 && pool.settings.rehome.on_session_lost != OnSessionLost::Forward
@@ -400,6 +401,13 @@ impl Proxy {
             pool.members[to].backend.note_arrival(pin_id);
         }
     }
+}
+
+/// A pin that moves to even out the load is expected where it goes until this is dropped.
+fn evening<'a>(pool: &'a Pool, destination: &Destination) -> Option<Evening<'a>> {
+    let moved = destination.moved.filter(|moved| moved.reason == RehomeReason::Rebalanced)?;
+    let backend = |member: usize| &*pool.members[member].backend;
+    Some(Evening::begin(backend(moved.from?), backend(destination.member)))
 }
 
 /// Whether another attempt may bring a better reply than this one.

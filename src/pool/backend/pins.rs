@@ -16,6 +16,12 @@ impl Backend {
         self.active_pins.load(Ordering::Relaxed)
     }
 
+    /// The same, with those that are about to come and without those that are about to go: for whoever decides on more.
+    pub fn expected_pins(&self) -> u64 {
+        let [coming, going] = [&self.pins_coming, &self.pins_going].map(|pins| u64::from(pins.load(Ordering::Relaxed)));
+        (self.active_pins() + coming).saturating_sub(going)
+    }
+
     /// Set by whoever counts.
     pub fn set_active_pins(&self, pins: u64) {
         self.active_pins.store(pins, Ordering::Relaxed);
@@ -68,5 +74,29 @@ impl Backend {
             None => estimate(shards, moment),
         };
         self.set_active_pins(if pins > 0.0 { pins.round().max(1.0) as u64 } else { 0 });
+    }
+}
+
+/// A pin that moves to even out the load, from the decision to when it is counted where it lives then: others that are to
+/// move meanwhile have to know, or more go than are too many. Several requests of one client may each be one.
+#[derive(Debug)]
+pub struct Evening<'a> {
+    from: &'a Backend,
+    to: &'a Backend,
+}
+
+impl<'a> Evening<'a> {
+    /// Begins a move.
+    pub fn begin(from: &'a Backend, to: &'a Backend) -> Self {
+        from.pins_going.fetch_add(1, Ordering::Relaxed);
+        to.pins_coming.fetch_add(1, Ordering::Relaxed);
+        Self { from, to }
+    }
+}
+
+impl Drop for Evening<'_> {
+    fn drop(&mut self) {
+        self.from.pins_going.fetch_sub(1, Ordering::Relaxed);
+        self.to.pins_coming.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -261,8 +261,8 @@ impl Visit {
         if !is_idle || !rebalance::is_turn(pin.id, backend.stable_hash(), used, settings.pace.per_second()) {
             return None;
         }
-        // As many as they have at this moment: until pins are counted again, more would come or go than the share, and move
-        // twice.
+        // As many as they have at this moment, and those under way: until pins are counted again, more would come or go than
+        // the share, and move twice.
         let share = Share::of(pool);
         if !share.is_below(&pool.members[home]) {
             return None;
@@ -440,11 +440,11 @@ impl Share {
 
     /// Whether it has more; on a later tier, whether it has anybody.
     fn is_below(&self, member: &Member) -> bool {
-        self.compared_to(member).is_lt() || (member.tier > self.tier && member.backend.active_pins() > 0)
+        self.compared_to(member).is_lt() || (member.tier > self.tier && member.backend.expected_pins() > 0)
     }
 
     fn compared_to(&self, member: &Member) -> Ordering {
-        let (has, weight) = (member.backend.active_pins(), member.backend.weight());
+        let (has, weight) = (member.backend.expected_pins(), member.backend.weight());
         (u128::from(self.pins) * u128::from(weight)).cmp(&(u128::from(has) * u128::from(self.weights)))
     }
 }
