@@ -91,6 +91,8 @@ pub struct Backend {
     sheds_since: AtomicU32,
     /// Since when its pinned clients cannot be served, as [`Backend::drain_since`] counts; 0 while they can.
     unavailable_since: AtomicU64,
+    /// When it was last back in reach without having begun another life, as [`Backend::drain_since`] counts; 0 for never.
+    back_since: AtomicU64,
     /// Since when it has been in use, as [`Backend::drain_since`] counts; 0 before the first time. See [`super::slow_start`].
     in_use_since: AtomicU64,
     /// It has been in good health since the process began.
@@ -128,6 +130,8 @@ struct Inner {
     agent: Agent,
     drain: Option<Drain>,
     history: History,
+    /// Which life it lived when it could not be reached any more.
+    lost_instance: u32,
     file_weight: u32,
     weight_order: Option<u32>,
 }
@@ -148,6 +152,7 @@ impl Backend {
             agent: Agent::default(),
             drain: None,
             history: History::new(),
+            lost_instance: 0,
             file_weight: 1,
             weight_order: None,
         };
@@ -173,6 +178,7 @@ impl Backend {
             was_healthy: AtomicBool::new(false),
             pins: (0..workers).map(|_| OnceLock::new()).collect(),
             departures: OnceLock::new(),
+            back_since: AtomicU64::new(0),
             drain_since: AtomicU64::new(0),
             drain_until: AtomicU64::new(0),
             drain_turned: AtomicU64::new(0),
@@ -264,7 +270,17 @@ impl Backend {
     /// it available finds this, too. Says whether it is another one than before.
     pub fn set_instance(&self, instance: u32) -> bool {
         let before = self.instance.swap(instance, Ordering::AcqRel);
-        before != 0 && before != instance
+        let is_another = before != 0 && before != instance;
+        if is_another {
+            self.back_since.store(0, Ordering::Relaxed);
+        }
+        is_another
+    }
+
+    /// How long ago it came back after it could not be reached, living the same life all the while: others that copy to it
+    /// could not do so, and it knows older sessions as they were. `None` when it has missed nothing.
+    pub fn back_for(&self, now: Instant) -> Option<Duration> {
+        self.time_since(self.back_since.load(Ordering::Relaxed), now)
     }
 
     /// Whether it gives clients away, or takes them, to even out the pool.
@@ -351,7 +367,17 @@ impl Backend {
     pub fn observe(&self, evidence: Evidence, thresholds: Thresholds, now: Instant) -> Option<Change> {
         let change = {
             let mut inner = self.lock();
+            let (before, memory) = (inner.condition.measured(), inner.condition.memory());
             let change = inner.condition.observe(evidence, thresholds, now);
+            match (before, inner.condition.measured()) {
+                (Health::Unhealthy, Health::Unhealthy) => {}
+                (_, Health::Unhealthy) => inner.lost_instance = self.instance(),
+                (Health::Unhealthy, _) => {
+                    let has_lived_on = memory == Memory::MayHold && inner.lost_instance == self.instance();
+                    self.back_since.store(if has_lived_on { self.stamp(now) } else { 0 }, Ordering::Relaxed);
+                }
+                _ => {}
+            }
             self.note_return(&inner, now);
             self.publish(&inner);
             self.note_availability(&inner, now);

@@ -323,6 +323,80 @@ async fn no_more_move_at_once_than_are_too_many() {
     assert!(left.values().all(|count| (12..=18).contains(count)), "{left:?}");
 }
 
+/// Clients at red, whose sessions change while green hangs and after that are known there as they were.
+async fn customers_that_green_has_missed(stickpin: &StickpinProcess, green: &BackendProcess) -> Vec<Client> {
+    let (mut admin, mut clients) = (stickpin.admin(), Vec::new());
+    for name in ["green", "blue"] {
+        admin.set_state("shop", name, "disabled").await;
+    }
+    for _ in 0..16 {
+        clients.push(client_at(stickpin, "red").await);
+    }
+    for name in ["green", "blue"] {
+        admin.set_state("shop", name, "enabled").await;
+    }
+    green.pause().await.unwrap();
+    admin.until_health("shop", "green", "unhealthy").await;
+    for client in &mut clients {
+        assert_eq!(who_am_i(client).await.json()["visits"], 1);
+    }
+    green.resume().unwrap();
+    admin.until_health("shop", "green", "healthy").await;
+    clients
+}
+
+/// Has every client count once more, and says where.
+async fn all_count(clients: &mut [Client], visits: u64) -> Vec<String> {
+    let mut homes = Vec::new();
+    for client in clients {
+        let reply = who_am_i(client).await;
+        assert_eq!(reply.json()["visits"], visits, "{}", reply.text());
+        homes.push(reply.served_by());
+    }
+    homes
+}
+
+/// Half of them had green for their heir.
+#[tokio::test]
+async fn who_has_missed_changes_takes_sessions_over_last_of_all_until_it_lives_anew() {
+    let mut backends = cluster("replicated");
+    let stickpin = shop("replicated", &backends).probed(IMPATIENT).open().await;
+    let mut admin = stickpin.admin();
+    let mut clients = customers_that_green_has_missed(&stickpin, &backends[1]).await;
+    admin.set_state("shop", "red", "disabled").await;
+    assert_eq!(all_count(&mut clients, 2).await, ["blue"; 16]);
+    admin.set_state("shop", "red", "enabled").await;
+    backends[1].kill();
+    until_gone(&mut admin, "green").await;
+    backends[1].restart().unwrap();
+    admin.until_health("shop", "green", "healthy").await;
+    admin.set_state("shop", "blue", "disabled").await;
+    let homes = all_count(&mut clients, 3).await;
+    assert!(homes.iter().any(|home| home == "green"), "it has fetched what it had missed: {homes:?}");
+}
+
+#[tokio::test]
+async fn evening_out_moves_nobody_to_where_a_session_is_known_as_it_was() {
+    let backends = BackendProcess::cluster(["red", "green", "blue", "new"], &["--sessions", "replicated"]);
+    let of = |count: usize| {
+        let rebalance = "rebalance: { when_above: 1.05, pace: 100%/s, idle_for: 0s }";
+        shop("replicated", &backends[..count]).probed(IMPATIENT).pool(rebalance)
+    };
+    let stickpin = shop("replicated", &backends[..3]).probed(IMPATIENT).open().await;
+    let mut clients = customers_that_green_has_missed(&stickpin, &backends[1]).await;
+    of(4).write_to(&stickpin);
+    assert_eq!(stickpin.admin().reload().await.status, 200);
+    let mut visits = 1;
+    until("the others have their share", async || {
+        visits += 1;
+        let homes = all_count(&mut clients, visits).await;
+        assert!(!homes.contains(&"green".to_owned()), "{homes:?}");
+        let has_share = |name: &str| homes.iter().filter(|home| *home == name).count() >= 3;
+        if has_share("blue") && has_share("new") { Ok(()) } else { Err(homes) }
+    })
+    .await;
+}
+
 /// A page's requests are under way when their home is drained or disabled: taking the session away meanwhile would have
 /// them find nobody logged in.
 #[tokio::test]

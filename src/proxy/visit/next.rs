@@ -151,17 +151,12 @@ impl Visit {
         if !is_away || tried.contains(pin.home as usize) || !pool.state.spread().is_panicking() {
             return false;
         }
-        let knows_when = match &pool.affinity {
-            Affinity::Cookie(_) => true,
-            Affinity::AppSession(session) => session.home_by == HomeBy::Learn,
-            Affinity::Hash(_) | Affinity::Off => false,
-        };
         let home = &pool.members[pin.home as usize];
         let away_for = home.backend.unavailable_for(now).as_secs();
         // In whole seconds nobody who came before is taken for one who came since; who came in the first two seconds may be
         // taken for one who came before, and is on a detour from then on.
         let was_placed_since = u64::from(self.now.saturating_sub(pin.issued)) < away_for && pin.detour.is_none();
-        knows_when && was_placed_since && home.backend.standing().admin == AdminState::Enabled
+        tells_age(pool) && was_placed_since && home.backend.standing().admin == AdminState::Enabled
     }
 
     /// What is the matter with the home of a pin.
@@ -272,6 +267,7 @@ impl Visit {
                 && is_good_heir(member)
                 && !member.backend.room().is_full()
                 && share.is_above(member)
+                && !self.has_missed_some(pool, member, now)
         };
         let untried = |index: usize| !tried.contains(index);
         match pool.settings.sessions {
@@ -310,7 +306,9 @@ impl Visit {
                             && !tried.contains(*heir)
                             && pool.members[*heir].backend.standing().is_available_for_new()
                     };
-                    self.named_heir().filter(takes_over).or_else(|| heir_in_service(pin_id, pool, home, tried, now))
+                    self.named_heir()
+                        .filter(takes_over)
+                        .or_else(|| self.heir_in_service(pin_id, pool, home, tried, now))
                 }
                 _ => self.heir_of(pin_id, pool, home, tried, now),
             })
@@ -360,13 +358,13 @@ impl Visit {
         let is_other = |member: &usize| Some(*member) != home && serves_pinned(pool, *member, tried);
         let known = detour.map(|detour| detour.to as usize).filter(is_other).or(self.named_heir().filter(is_other));
         if pool.settings.sessions == Sessions::Backup {
-            return known.or_else(|| heir_in_service(pin_id, pool, home, tried, now)).filter(has_room);
+            return known.or_else(|| self.heir_in_service(pin_id, pool, home, tried, now)).filter(has_room);
         }
         let warming = pool.warming(now);
         known.filter(has_room).or_else(|| {
             heir_of_rank(pin_id, &pool.members, home, |index, member| {
                 let is_free = !tried.contains(index) && crowd.may_have_room(index, member);
-                if is_free { rank(member, pin_id, warming.as_ref()) } else { None }
+                if is_free { self.rank(pool, member, pin_id, warming.as_ref(), now) } else { None }
             })
         })
     }
@@ -383,13 +381,53 @@ impl Visit {
     ) -> Option<usize> {
         self.named_heir()
             .filter(|heir| Some(*heir) != home && serves_pinned(pool, *heir, tried))
-            .or_else(|| heir_in_service(pin_id, pool, home, tried, now))
+            .or_else(|| self.heir_in_service(pin_id, pool, home, tried, now))
             .or_else(|| {
                 // Everybody else is draining: better there than nowhere.
                 heir(pin_id, &pool.members, home, |index, member| {
                     !tried.contains(index) && member.backend.standing().is_available_for_pinned()
                 })
             })
+    }
+
+    /// The first in the pin's own order among those that serve new clients at all: those with room first, of these the ones
+    /// that have missed nothing, of these the lowest tier, of these the ones in good health.
+    fn heir_in_service(
+        &self,
+        pin_id: u64,
+        pool: &Pool,
+        home: Option<usize>,
+        tried: &Tried,
+        now: Instant,
+    ) -> Option<usize> {
+        // Where there is one copy, whoever was told to keep it has it, in best health or not, warm or not.
+        if pool.settings.sessions == Sessions::Backup {
+            return heir(pin_id, &pool.members, home, |index, member| {
+                !tried.contains(index) && member.backend.standing().is_available_for_new()
+            });
+        }
+        let warming = pool.warming(now);
+        heir_of_rank(pin_id, &pool.members, home, |index, member| {
+            if tried.contains(index) { None } else { self.rank(pool, member, pin_id, warming.as_ref(), now) }
+        })
+    }
+
+    /// As [`rank`], with those that may know the session as it once was after those that do not.
+    fn rank(&self, pool: &Pool, member: &Member, pin_id: u64, warming: Option<&Warming>, now: Instant) -> Option<u32> {
+        let has_missed = self.has_missed_some(pool, member, now);
+        rank(member, pin_id, warming).map(|rank| if has_missed { rank | MISSED } else { rank })
+    }
+
+    /// Whether changes of this session may have been copied to all while that one could not be reached: nobody tells it of
+    /// them after that. Where pins do not tell when they were made, all are old.
+    fn has_missed_some(&self, pool: &Pool, member: &Member, now: Instant) -> bool {
+        if pool.settings.sessions != Sessions::Replicated {
+            return false;
+        }
+        let age = self.pin().filter(|_| tells_age(pool)).map(|pin| u64::from(self.now.saturating_sub(pin.issued)));
+        // In whole seconds, and rather one too old.
+        let is_older = |back_for: Duration| age.is_none_or(|age| Duration::from_secs(age + 1) >= back_for);
+        member.backend.back_for(now).is_some_and(is_older)
     }
 
     /// The heir that the session id names.
@@ -553,21 +591,6 @@ fn is_good_heir(member: &Member) -> bool {
     member.backend.standing().is_first_choice() && !member.is_full()
 }
 
-/// The first in the pin's own order among those that serve new clients at all: those with room first, of these the lowest
-/// tier, of these the ones in good health.
-fn heir_in_service(pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried, now: Instant) -> Option<usize> {
-    // Where there is one copy, whoever was told to keep it has it, in best health or not, warm or not.
-    if pool.settings.sessions == Sessions::Backup {
-        return heir(pin_id, &pool.members, home, |index, member| {
-            !tried.contains(index) && member.backend.standing().is_available_for_new()
-        });
-    }
-    let warming = pool.warming(now);
-    heir_of_rank(pin_id, &pool.members, home, |index, member| {
-        if tried.contains(index) { None } else { rank(member, pin_id, warming.as_ref()) }
-    })
-}
-
 /// Where a session id that nobody knows hashes to: as a new client, not to somebody with as many as it may have.
 pub(super) fn place_of_unknown(pin_id: u64, pool: &Pool, tried: &Tried, now: Instant) -> Option<usize> {
     let warming = pool.warming(now);
@@ -575,6 +598,18 @@ pub(super) fn place_of_unknown(pin_id: u64, pool: &Pool, tried: &Tried, now: Ins
         if tried.contains(index) || member.is_full() { None } else { rank(member, pin_id, warming.as_ref()) }
     })
 }
+
+/// Whether pins tell when they were made.
+fn tells_age(pool: &Pool) -> bool {
+    match &pool.affinity {
+        Affinity::Cookie(_) => true,
+        Affinity::AppSession(session) => session.home_by == HomeBy::Learn,
+        Affinity::Hash(_) | Affinity::Off => false,
+    }
+}
+
+/// Set in the [`rank`] of one that may know a session as it once was: worse than a later tier, better than one without room.
+const MISSED: u32 = 1 << 11;
 
 /// Who comes before whom as an heir: those with room; then those with a weight, by tier; then those in good health; then
 /// those that are warm, or warm enough for this pin. `None` for those that serve no new clients.
@@ -585,6 +620,6 @@ fn rank(member: &Member, pin_id: u64, warming: Option<&Warming>) -> Option<u32> 
     }
     let is_cold = warming.is_some_and(|warming| !warming.admits(&member.backend, pin_id));
     let (is_full, is_unproven) = (member.is_full(), !standing.is_first_choice());
-    // Nine bits of tier, above two flags.
-    Some(u32::from(is_full) << 11 | by_tier(member) << 2 | u32::from(is_unproven) << 1 | u32::from(is_cold))
+    // Nine bits of tier, above two flags; then [`MISSED`].
+    Some(u32::from(is_full) << 12 | by_tier(member) << 2 | u32::from(is_unproven) << 1 | u32::from(is_cold))
 }

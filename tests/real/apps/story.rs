@@ -160,14 +160,22 @@ async fn restarted(stage: &mut Stage, name: &str, sessions: &str) {
     judge(stage, "restarted", name, cost).await;
 }
 
-/// Of a reply, express-session sends all but the last byte before it saves the session. Killed between the two, it has
-/// broken off a reply that the client has already begun to read: nobody can take that back.
+/// Some send a reply in pieces: express-session all but the last byte before it saves the session, Gunicorn the head before
+/// the body. Killed between the two, such a server has broken off a reply that the client has already begun to read: nobody
+/// can take that back.
 fn forgive_half_replies(stage: &mut Stage) {
-    if stage.make == Make::Express {
-        for visitor in stage.fronts.iter_mut().flat_map(|front| &mut front.visitors) {
+    if !matches!(stage.make, Make::Express | Make::Flask) {
+        return;
+    }
+    for front in &mut stage.fronts {
+        let mut forgiven = 0;
+        for visitor in &mut front.visitors {
             let is_half = |seen: &Seen| matches!(&seen.answer, Err(error) if error.contains("broken off after"));
+            let before = visitor.seen.len();
             visitor.seen.retain(|seen| !is_half(seen));
+            forgiven += before - visitor.seen.len();
         }
+        println!("{} {}: {forgiven} replies that were broken off in their midst", front.sessions, front.way.affinity);
     }
 }
 
