@@ -13,7 +13,7 @@ mod visitors;
 
 use server::Make;
 use stage::{Stage, Way};
-use story::play;
+use story::{left_by_waiting, play};
 
 const OWN_COOKIE: Way = Way::pinned("{ cookie: { name: stickpin } }");
 
@@ -36,6 +36,16 @@ async fn sticky_tomcats_lose_the_sessions_of_a_dead_server_and_no_others() {
 async fn sticky_expresses_lose_the_sessions_of_a_dead_server_and_no_others() {
     let mut stage = Stage::open(Make::Express, "local", &[OWN_COOKIE, LEARNED_FROM_EXPRESS]).await;
     play(&mut stage, "local").await;
+}
+
+#[tokio::test]
+async fn a_drained_express_is_left_by_waiting_until_its_clients_have_gone() {
+    let ways = [
+        Way::pinned("{ cookie: { name: stickpin, idle_timeout: 6s } }"),
+        Way::pinned("{ app_session: { cookie: connect.sid, idle_timeout: 6s } }"),
+    ];
+    let mut stage = Stage::open(Make::Express, "local", &ways).await;
+    left_by_waiting(&mut stage, "app2").await;
 }
 
 #[tokio::test]

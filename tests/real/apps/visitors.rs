@@ -31,6 +31,8 @@ pub(crate) struct Visitor {
     visits: u64,
     round: u64,
     pub(crate) seen: Vec<Seen>,
+    /// Answers that fell behind the count, though the session was known.
+    pub(crate) fell_back: Vec<String>,
     pub(crate) longest_wait: Duration,
 }
 
@@ -80,6 +82,7 @@ impl Visitor {
             visits: 0,
             round: 0,
             seen: Vec::new(),
+            fell_back: Vec::new(),
             longest_wait: Duration::ZERO,
         };
         visitor.log_in_again().await;
@@ -110,6 +113,7 @@ impl Visitor {
             self.home = server;
         }
         self.seen.clear();
+        self.fell_back.clear();
         self.longest_wait = Duration::ZERO;
     }
 
@@ -178,11 +182,11 @@ impl Visitor {
             let visits = answer["visits"].as_u64().unwrap_or_default();
             let expected = self.visits + u64::from(asked == Asked::Alone);
             assert_eq!(user, self.user, "another client's session: {answer}");
-            assert!(
-                visits >= expected,
-                "{user} fell back to {visits} from {expected}: {answer}; before:\n{}",
-                self.story()
-            );
+            if visits < expected {
+                let before = self.story();
+                self.fell_back
+                    .push(format!("{user} fell back to {visits} from {expected}: {answer}; before:\n{before}"));
+            }
             assert_eq!(answer["pin_seen"], false, "the app sees no cookie of ours: {answer}");
             self.visits = visits;
         }
