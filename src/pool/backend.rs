@@ -9,7 +9,6 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
-pub use pins::Evening;
 pub use standing::Standing;
 
 use std::fmt;
@@ -26,6 +25,7 @@ use super::agent::{Agent, AgentWord};
 use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, Thresholds};
 use super::departures::Departures;
 use super::drain::{Drain, DrainOrder, History};
+use super::evening::Moves;
 use super::latency::{Latency, Measure, Outcome};
 use super::outliers::Out;
 use super::rebalance::Role;
@@ -80,9 +80,7 @@ pub struct Backend {
     latency: Latency,
     /// Clients that used their pin here within the idle time, as last counted by the control plane.
     active_pins: AtomicU64,
-    /// Pins on their way here, and away from here, to even out the load; see [`Evening`].
-    pins_coming: AtomicU32,
-    pins_going: AtomicU32,
+    moves: Moves,
     /// Which life of its process it is; see [`super::instance`].
     instance: AtomicU32,
     /// What evening out makes of it; see [`super::rebalance`].
@@ -168,8 +166,7 @@ impl Backend {
             room: Arc::new(room),
             latency: Latency::default(),
             active_pins: AtomicU64::new(0),
-            pins_coming: AtomicU32::new(0),
-            pins_going: AtomicU32::new(0),
+            moves: Moves::default(),
             instance: AtomicU32::new(0),
             role: AtomicU8::new(Role::Settled as u8),
             sheds_since: AtomicU32::new(0),

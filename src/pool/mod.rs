@@ -30,6 +30,8 @@ pub mod active_pins;
 
 mod departures;
 
+mod evening;
+
 pub mod recent;
 
 pub mod slow_start;
@@ -49,9 +51,10 @@ use std::sync::Arc;
 use crate::config::Address;
 pub use active_pins::ActivePins;
 pub use agent::AgentWord;
-pub use backend::{Backend, BackendId, Evening, Standing};
+pub use backend::{Backend, BackendId, Standing};
 pub use condition::{AdminState, Evidence, Failure, Health, Memory, Thresholds};
 pub use drain::{Drain, DrainOrder};
+pub use evening::Evening;
 pub use heir::{by_tier, heir, heir_of_rank};
 pub use line::Place;
 pub use registry::Registry;

@@ -92,6 +92,7 @@ impl Proxy {
         let mut retries = 0;
         let mut passage = Passage::new(pool);
         let mut is_agreed = false;
+        let mut evening = None;
         let mut admission = Admission::default();
         loop {
             let next = if let Some(destination) = admission.destination() {
@@ -142,7 +143,9 @@ impl Proxy {
                 }
             };
             journal.placement = Some(destination.placement);
-            let _evening = evening(pool, &destination);
+            if !goes_with_others(&mut evening, pool, visit, &destination) {
+                continue;
+            }
             // The client is told once; its other requests go on to where it begins anew.
             if destination.session_lost.is_some()
                 && pool.settings.rehome.on_session_lost != OnSessionLost::Forward
@@ -403,11 +406,27 @@ impl Proxy {
     }
 }
 
-/// A pin that moves to even out the load is expected where it goes until this is dropped.
-fn evening<'a>(pool: &'a Pool, destination: &Destination) -> Option<Evening<'a>> {
-    let moved = destination.moved.filter(|moved| moved.reason == RehomeReason::Rebalanced)?;
+/// Where this request moves its pin to even out the load, that is known until the request has been answered. `false` when
+/// a parallel request of the client has begun to move it elsewhere.
+fn goes_with_others<'a>(
+    evening: &mut Option<Evening<'a>>,
+    pool: &'a Pool,
+    visit: &Visit,
+    destination: &Destination,
+) -> bool {
     let backend = |member: usize| &*pool.members[member].backend;
-    Some(Evening::begin(backend(moved.from?), backend(destination.member)))
+    let (from, pin) = match (destination.moved, visit.pin_id()) {
+        (Some(Moved { from: Some(from), reason: RehomeReason::Rebalanced }), Some(pin)) => (backend(from), pin),
+        _ => {
+            *evening = None;
+            return true;
+        }
+    };
+    let to = backend(destination.member);
+    if !evening.as_ref().is_some_and(|evening| evening.goes_to(to)) {
+        *evening = Evening::begin(from, to, pin, Instant::now());
+    }
+    evening.is_some()
 }
 
 /// Whether another attempt may bring a better reply than this one.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Backend;
 use crate::pool::active_pins::{Moment, estimate, estimate_left};
 use crate::pool::departures::Departures;
+use crate::pool::evening::Moves;
 
 impl Backend {
     /// Clients that used their pin here within the idle time, as last counted.
@@ -18,8 +19,18 @@ impl Backend {
 
     /// The same, with those that are about to come and without those that are about to go: for whoever decides on more.
     pub fn expected_pins(&self) -> u64 {
-        let [coming, going] = [&self.pins_coming, &self.pins_going].map(|pins| u64::from(pins.load(Ordering::Relaxed)));
-        (self.active_pins() + coming).saturating_sub(going)
+        let (coming, going) = self.moves.expected();
+        (self.active_pins() + u64::from(coming)).saturating_sub(u64::from(going))
+    }
+
+    /// Pins that move from or to here to even out the load.
+    pub(in crate::pool) fn moves(&self) -> &Moves {
+        &self.moves
+    }
+
+    /// Where this pin goes to even out the load, or went a moment ago. Takes a lock: for pins whose turn it is.
+    pub fn evening_to(&self, pin_id: u64, now: Instant) -> Option<u64> {
+        self.moves.destination(pin_id, now)
     }
 
     /// Set by whoever counts.
@@ -74,29 +85,5 @@ impl Backend {
             None => estimate(shards, moment),
         };
         self.set_active_pins(if pins > 0.0 { pins.round().max(1.0) as u64 } else { 0 });
-    }
-}
-
-/// A pin that moves to even out the load, from the decision to when it is counted where it lives then: others that are to
-/// move meanwhile have to know, or more go than are too many. Several requests of one client may each be one.
-#[derive(Debug)]
-pub struct Evening<'a> {
-    from: &'a Backend,
-    to: &'a Backend,
-}
-
-impl<'a> Evening<'a> {
-    /// Begins a move.
-    pub fn begin(from: &'a Backend, to: &'a Backend) -> Self {
-        from.pins_going.fetch_add(1, Ordering::Relaxed);
-        to.pins_coming.fetch_add(1, Ordering::Relaxed);
-        Self { from, to }
-    }
-}
-
-impl Drop for Evening<'_> {
-    fn drop(&mut self) {
-        self.from.pins_going.fetch_sub(1, Ordering::Relaxed);
-        self.to.pins_coming.fetch_sub(1, Ordering::Relaxed);
     }
 }

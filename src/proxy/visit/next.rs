@@ -256,6 +256,11 @@ impl Visit {
         if !is_idle || !rebalance::is_turn(pin.id, backend.stable_hash(), used, settings.pace.per_second()) {
             return None;
         }
+        // Parallel requests go the same way.
+        if let Some(there) = backend.evening_to(pin.id, now) {
+            let is_there = |member: &Member| member.backend.stable_hash() == there;
+            return pool.members.iter().position(is_there).filter(|to| serves_pinned(pool, *to, tried));
+        }
         // As many as they have at this moment, and those under way: until pins are counted again, more would come or go than
         // the share, and move twice.
         let share = Share::of(pool);
