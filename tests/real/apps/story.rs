@@ -279,8 +279,8 @@ async fn hung(stage: &mut Stage, name: &str, sessions: &str) {
     forgive_what_was_not_copied(stage, &waited);
     let cost = if sessions == "local" { Cost::Absence } else { Cost::MoveUnlessWaiting("unreachable") };
     judge(stage, "hung", name, cost).await;
-    if stage.make == Make::TomcatBackup {
-        // It has copies as they were, and a Tomcat that is asked for a session it has no copy of may fetch it from there.
+    if is_cluster(stage.make) {
+        // It has sessions as they were, and another Tomcat, as one that joins, may fetch them from there.
         stage.server(name).kill();
         stage.server(name).start();
         stage.server(name).answers().await;
