@@ -97,6 +97,8 @@ impl Counters {
 pub(crate) struct Stage {
     pub(crate) make: Make,
     pub(crate) servers: [AppServer; 4],
+    /// How many of them the pools have.
+    in_use: usize,
     pub(crate) fronts: Vec<Front>,
     _redis: Option<RedisServer>,
 }
@@ -110,7 +112,7 @@ impl Stage {
         for server in &mut servers[..3] {
             server.answers().await;
         }
-        let mut stage = Self { make, servers, fronts: Vec::new(), _redis: redis };
+        let mut stage = Self { make, servers, in_use: 3, fronts: Vec::new(), _redis: redis };
         for way in ways {
             let front = stage.open_front(*way, sessions, VISITORS / ways.len()).await;
             stage.fronts.push(front);
@@ -177,12 +179,13 @@ impl Stage {
 
     /// Reloads every pool with other probes.
     pub(crate) async fn probe(&mut self, probes: Probes) {
-        self.rewrite(3, (probes, "")).await;
+        self.rewrite(self.in_use, (probes, "")).await;
     }
 
     /// Puts the fourth server into every pool's file, and has pins move there where they can.
     pub(crate) async fn add_the_fourth(&mut self) {
-        self.rewrite(4, (Probes::Patient, "rebalance: { when_above: 1.1, pace: 20%/s, idle_for: 0s }")).await;
+        self.in_use = NAMES.len();
+        self.rewrite(self.in_use, (Probes::Patient, "rebalance: { when_above: 1.1, pace: 20%/s, idle_for: 0s }")).await;
     }
 
     async fn rewrite(&mut self, servers: usize, (probes, more): (Probes, &str)) {
