@@ -1,4 +1,5 @@
-//! A session app as a process of its own, so that it can be killed or paused like a real server.
+//! A session app, or another server of the examples, as a process of its own, so that it can be killed or paused like a
+//! real server.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -86,6 +87,16 @@ impl SessionProcess {
             process.restart()?;
         }
         Ok(processes)
+    }
+
+    /// Any other server that says where it listens as [`run`] does, by its whole command line; it listens on `port`.
+    ///
+    /// # Errors
+    /// It cannot be started, or ended at once.
+    pub fn start_other(program: &Path, arguments: Vec<String>, name: &str, port: ReservedPort) -> io::Result<Self> {
+        let mut process = Self { program: program.to_owned(), arguments, name: name.to_owned(), port, child: None };
+        process.restart()?;
+        Ok(process)
     }
 
     fn prepare(program: &Path, subcommand: Option<&str>, name: &str, more: &[&str]) -> io::Result<Self> {
