@@ -381,6 +381,14 @@ impl Proxy {
         }
     }
 
+    /// Counts the client's pin no longer as active where it lived, or a drained backend would be waited for as long as the
+    /// idle time after everybody has logged out.
+    pub(super) fn note_release(&self, pool: &Pool, visit: &Visit, home: usize) {
+        if let Some(pin) = visit.pin_id().filter(|_| !pool.counts_in_store()) {
+            pool.members[home].backend.note_departure(pin, self.clock.coarse_now(), pool.idle_timeout);
+        }
+    }
+
     /// Counts a pin that moved: once, though several requests of its client may find it so at the same moment.
     pub(super) fn note_rehome(&self, view: &View, pool: &Pool, moved: &Moved, to: usize, pin_id: Option<u64>) {
         let now = self.clock.coarse_now();

@@ -88,6 +88,13 @@ impl Visit {
         false
     }
 
+    /// Where the pin lived that the app has taken away; `None` when it has not. A key goes on being used.
+    pub(in crate::proxy) fn released_from(&self, destination: &Destination) -> Option<usize> {
+        let pin = self.pin().filter(|_| self.is_released && !self.carrier.is_by_key())?;
+        let is_moved = matches!(destination.placement, Placement::Rehomed(_));
+        Some(if is_moved { destination.member } else { pin.home as usize })
+    }
+
     /// Whether the reply begins a session of the app: it issues another id than the request carried. `member` is the
     /// backend that replies. A session that is pinned by its id is known by the new one from now on.
     pub(in crate::proxy) fn begins_session(
