@@ -353,7 +353,9 @@ impl Proxy {
     fn note_placed(&self, request: &Request<'_>, destination: &Destination, visit: &mut Visit, is_first_loss: bool) {
         let pool = request.view.pool(request.pool);
         let mut ids = request.view.local(request.pool).new_ids.borrow_mut();
-        visit.served(pool, destination, || ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
+        let now = self.clock.coarse_now();
+        visit
+            .served(pool, destination, now, || ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
         if let Some(moved) = destination.moved {
             self.note_rehome(request.view, pool, &moved, destination.member, visit.pin_id());
         }
