@@ -15,7 +15,8 @@ use super::session_app::SessionApp;
 pub use super::session_arguments::Arguments;
 use super::until::until;
 
-const LISTENING: &str = "listening on ";
+/// What a server's first line begins with, once it answers.
+pub const LISTENING: &str = "listening on ";
 
 /// How long a signal may take to have its effect.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -77,6 +78,21 @@ impl SessionProcess {
         names: [&str; N],
         more: &[&str],
     ) -> io::Result<Vec<Self>> {
+        let mut processes = Self::prepare_cluster(program, subcommand, names, more)?;
+        processes.iter_mut().try_for_each(Self::restart)?;
+        Ok(processes)
+    }
+
+    /// As [`SessionProcess::start_cluster`], but none runs yet; [`SessionProcess::restart`] begins its first life.
+    ///
+    /// # Errors
+    /// There are no ports for them.
+    pub fn prepare_cluster<const N: usize>(
+        program: &Path,
+        subcommand: Option<&str>,
+        names: [&str; N],
+        more: &[&str],
+    ) -> io::Result<Vec<Self>> {
         // Every one has its port before the first is told of the others.
         let prepared = names.iter().map(|name| Self::prepare(program, subcommand, name, more));
         let mut processes = prepared.collect::<io::Result<Vec<_>>>()?;
@@ -84,7 +100,6 @@ impl SessionProcess {
         for (own, process) in processes.iter_mut().enumerate() {
             let peers = addresses.iter().enumerate().filter(|(peer, _)| *peer != own);
             process.arguments.extend(peers.flat_map(|(_, address)| ["--peer".to_owned(), address.clone()]));
-            process.restart()?;
         }
         Ok(processes)
     }
