@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -17,6 +18,8 @@ use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
+use super::traffic::{CountedStream, Traffic};
+
 /// One client: one cookie jar, at most one connection.
 #[derive(Debug)]
 pub struct Client {
@@ -27,12 +30,19 @@ pub struct Client {
     pub timeout: Duration,
     sender: Option<SendRequest<Full<Bytes>>>,
     connects: u64,
+    traffic: Arc<Traffic>,
 }
 
 impl Client {
     /// A client without cookies. Connects with its first request.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, cookies: Cookies::default(), timeout: Duration::from_secs(20), sender: None, connects: 0 }
+        Self::counted(address, Arc::default())
+    }
+
+    /// The same, whose bytes are counted there.
+    pub fn counted(address: SocketAddr, traffic: Arc<Traffic>) -> Self {
+        let timeout = Duration::from_secs(20);
+        Self { address, cookies: Cookies::default(), timeout, sender: None, connects: 0, traffic }
     }
 
     /// Connections opened so far.
@@ -127,6 +137,7 @@ impl Client {
     async fn connect(&mut self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
         let stream = TcpStream::connect(self.address).await.map_err(ClientError::Connect)?;
         stream.set_nodelay(true).map_err(ClientError::Connect)?;
+        let stream = CountedStream::new(stream, Arc::clone(&self.traffic));
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Exchange)?;
         // It ends with its sender, and its errors reach whoever waits for the reply.
         tokio::spawn(connection);

@@ -17,4 +17,6 @@ pub mod session_arguments;
 
 pub mod session_process;
 
+pub mod traffic;
+
 pub mod until;

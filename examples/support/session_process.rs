@@ -1,4 +1,5 @@
-//! A session app as a process of its own, so that it can be killed or paused like a real server.
+//! A session app, or another server of the examples, as a process of its own, so that it can be killed or paused like a
+//! real server.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -14,7 +15,8 @@ use super::session_app::SessionApp;
 pub use super::session_arguments::Arguments;
 use super::until::until;
 
-const LISTENING: &str = "listening on ";
+/// What a server's first line begins with, once it answers.
+pub const LISTENING: &str = "listening on ";
 
 /// How long a signal may take to have its effect.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -76,6 +78,21 @@ impl SessionProcess {
         names: [&str; N],
         more: &[&str],
     ) -> io::Result<Vec<Self>> {
+        let mut processes = Self::prepare_cluster(program, subcommand, names, more)?;
+        processes.iter_mut().try_for_each(Self::restart)?;
+        Ok(processes)
+    }
+
+    /// As [`SessionProcess::start_cluster`], but none runs yet; [`SessionProcess::restart`] begins its first life.
+    ///
+    /// # Errors
+    /// There are no ports for them.
+    pub fn prepare_cluster<const N: usize>(
+        program: &Path,
+        subcommand: Option<&str>,
+        names: [&str; N],
+        more: &[&str],
+    ) -> io::Result<Vec<Self>> {
         // Every one has its port before the first is told of the others.
         let prepared = names.iter().map(|name| Self::prepare(program, subcommand, name, more));
         let mut processes = prepared.collect::<io::Result<Vec<_>>>()?;
@@ -83,9 +100,18 @@ impl SessionProcess {
         for (own, process) in processes.iter_mut().enumerate() {
             let peers = addresses.iter().enumerate().filter(|(peer, _)| *peer != own);
             process.arguments.extend(peers.flat_map(|(_, address)| ["--peer".to_owned(), address.clone()]));
-            process.restart()?;
         }
         Ok(processes)
+    }
+
+    /// Any other server that says where it listens as [`run`] does, by its whole command line; it listens on `port`.
+    ///
+    /// # Errors
+    /// It cannot be started, or ended at once.
+    pub fn start_other(program: &Path, arguments: Vec<String>, name: &str, port: ReservedPort) -> io::Result<Self> {
+        let mut process = Self { program: program.to_owned(), arguments, name: name.to_owned(), port, child: None };
+        process.restart()?;
+        Ok(process)
     }
 
     fn prepare(program: &Path, subcommand: Option<&str>, name: &str, more: &[&str]) -> io::Result<Self> {

@@ -45,6 +45,17 @@ pub struct BackendId {
     pub name: Arc<str>,
 }
 
+/// Whether a backend was whom others' clients could go to at some time, which is told in whole seconds of another clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CouldInherit {
+    /// It was.
+    Yes,
+    /// It came or went within a second of it.
+    Perhaps,
+    /// It was not there, or nobody could go there.
+    No,
+}
+
 impl BackendId {
     /// A number that every replica and every restart gives to the same backend: SipHash-2-4 under a zero key.
     pub fn stable_hash(&self) -> u64 {
@@ -93,6 +104,9 @@ pub struct Backend {
     back_since: AtomicU64,
     /// Since when it has been in use, as [`Backend::drain_since`] counts; 0 before the first time. See [`super::slow_start`].
     in_use_since: AtomicU64,
+    /// Since when others' clients may go to it, and until when they could the time before; stamps like the ones above.
+    inherits_since: AtomicU64,
+    inherited_until: AtomicU64,
     /// It has been in good health since the process began.
     was_healthy: AtomicBool,
     /// By worker; made when the first pin is used.
@@ -172,6 +186,9 @@ impl Backend {
             sheds_since: AtomicU32::new(0),
             unavailable_since: AtomicU64::new(0),
             in_use_since: AtomicU64::new(0),
+            // From its first moment on: one that has not been measured yet may serve anybody.
+            inherits_since: AtomicU64::new(1),
+            inherited_until: AtomicU64::new(0),
             was_healthy: AtomicBool::new(false),
             pins: (0..workers).map(|_| OnceLock::new()).collect(),
             departures: OnceLock::new(),
@@ -336,7 +353,7 @@ impl Backend {
         let change = {
             let mut inner = self.lock();
             let change = inner.condition.set_out(out, now);
-            self.note_return(&inner, now);
+            self.note_turn(&inner, now);
             self.publish(&inner);
             self.note_availability(&inner, now);
             change
@@ -375,7 +392,7 @@ impl Backend {
                 }
                 _ => {}
             }
-            self.note_return(&inner, now);
+            self.note_turn(&inner, now);
             self.publish(&inner);
             self.note_availability(&inner, now);
             change
@@ -481,7 +498,7 @@ impl Backend {
             if from != to {
                 inner.history = History::new();
             }
-            self.note_return(&inner, now);
+            self.note_turn(&inner, now);
             self.publish(&inner);
             self.note_availability(&inner, now);
             (from, to)
@@ -540,10 +557,32 @@ impl Backend {
         now.duration_since(self.known_since).checked_sub(then)
     }
 
-    /// Notes that it comes into use. Before [`Backend::publish`], so that whoever finds it in use finds since when.
-    fn note_return(&self, inner: &Inner, now: Instant) {
-        if inner.standing().is_in_use() && !self.standing().is_in_use() {
+    /// Notes that it comes into use, or goes. Before [`Backend::publish`], so that whoever finds it in use finds since when.
+    fn note_turn(&self, inner: &Inner, now: Instant) {
+        let (before, after) = (self.standing(), inner.standing());
+        if after.is_in_use() && !before.is_in_use() {
             self.begin_warming(now);
+        }
+        let stamp = match (before.is_available_for_new(), after.is_available_for_new()) {
+            (false, true) => &self.inherits_since,
+            (true, false) => &self.inherited_until,
+            _ => return,
+        };
+        stamp.store(self.stamp(now), Ordering::Relaxed);
+        self.pool.note_heirs(now);
+    }
+
+    /// Whether others' clients could go to it so many seconds ago, so that it may have been told to keep a copy then. Its
+    /// last absence is known, those before are not.
+    pub fn could_inherit(&self, seconds_ago: u64, now: Instant) -> CouldInherit {
+        let since = |stamp: &AtomicU64| Some(self.time_since(stamp.load(Ordering::Relaxed), now)?.as_secs());
+        let (since, until) = (since(&self.inherits_since), since(&self.inherited_until));
+        let is_near = |it: u64| it == seconds_ago || it + 1 == seconds_ago;
+        match () {
+            () if since.is_some_and(|since| since > seconds_ago) => CouldInherit::Yes,
+            () if until.is_some_and(|until| until + 1 < seconds_ago) => CouldInherit::Yes,
+            () if since.is_some_and(is_near) || until.is_some_and(is_near) => CouldInherit::Perhaps,
+            () => CouldInherit::No,
         }
     }
 

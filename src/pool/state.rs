@@ -25,6 +25,8 @@ pub struct PoolState {
     spread: AtomicU32,
     /// When one of its backends last came into use, in milliseconds after `known_since` plus one; 0 before the first.
     last_return: AtomicU64,
+    /// When one of its backends last began or ceased to be whom others' clients may go to, likewise.
+    last_heirs: AtomicU64,
     known_since: Instant,
     /// A backend changed since [`PoolState::take_change`].
     is_stale: AtomicBool,
@@ -39,6 +41,7 @@ impl PoolState {
             events,
             spread: AtomicU32::new(Spread::FIRST_TIER.pack()),
             last_return: AtomicU64::new(0),
+            last_heirs: AtomicU64::new(0),
             known_since: now,
             is_stale: AtomicBool::new(false),
             changed,
@@ -96,8 +99,22 @@ impl PoolState {
 
     /// One of its backends comes into use.
     pub(crate) fn note_return(&self, now: Instant) {
-        let since = u64::try_from(now.duration_since(self.known_since).as_millis()).unwrap_or(u64::MAX - 1);
-        self.last_return.fetch_max(since + 1, Ordering::Relaxed);
+        self.last_return.fetch_max(self.stamp(now), Ordering::Relaxed);
+    }
+
+    /// A client may have another heir from now on.
+    pub(crate) fn note_heirs(&self, now: Instant) {
+        self.last_heirs.fetch_max(self.stamp(now), Ordering::Relaxed);
+    }
+
+    /// For how long every client has had the same heir, as far as its backends' states go.
+    pub fn heirs_stand_for(&self, now: Instant) -> Duration {
+        let since = Duration::from_millis(self.last_heirs.load(Ordering::Relaxed).saturating_sub(1));
+        now.duration_since(self.known_since).saturating_sub(since)
+    }
+
+    fn stamp(&self, at: Instant) -> u64 {
+        u64::try_from(at.duration_since(self.known_since).as_millis()).unwrap_or(u64::MAX - 1) + 1
     }
 
     #[cfg(test)]

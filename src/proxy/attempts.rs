@@ -357,7 +357,9 @@ impl Proxy {
     fn note_placed(&self, request: &Request<'_>, destination: &Destination, visit: &mut Visit, is_first_loss: bool) {
         let pool = request.view.pool(request.pool);
         let mut ids = request.view.local(request.pool).new_ids.borrow_mut();
-        visit.served(pool, destination, || ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
+        let now = self.clock.coarse_now();
+        visit
+            .served(pool, destination, now, || ids.draw(&pool.members, destination.member, &mut self.rng.borrow_mut()));
         if let Some(moved) = destination.moved {
             self.note_rehome(request.view, pool, &moved, destination.member, visit.pin_id());
         }
@@ -382,6 +384,14 @@ impl Proxy {
         }
         if destination.placement == Placement::New {
             backend.pinned_one();
+        }
+    }
+
+    /// Counts the client's pin no longer as active where it lived, or a drained backend would be waited for as long as the
+    /// idle time after everybody has logged out.
+    pub(super) fn note_release(&self, pool: &Pool, visit: &Visit, home: usize) {
+        if let Some(pin) = visit.pin_id().filter(|_| !pool.counts_in_store()) {
+            pool.members[home].backend.note_departure(pin, self.clock.coarse_now(), pool.idle_timeout);
         }
     }
 

@@ -243,6 +243,9 @@ impl Proxy {
             && visit.begins_session(pool, &parts.headers, reply, destination.member);
         let is_pinned = visit.obey(pool, word, begins_session);
         journal.pin = visit.pin_id();
+        if let Some(home) = visit.released_from(destination) {
+            self.note_release(pool, visit, home);
+        }
         if !is_pinned {
             if destination.placement == Placement::New && visit.pin_id().is_none() {
                 journal.placement = Some(Placement::Unpinned);

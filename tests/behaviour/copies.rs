@@ -238,6 +238,59 @@ async fn with_a_backup_every_request_names_the_heir_that_takes_over() {
     assert_ne!(after.field("heir"), "red", "nobody copies to the dead");
 }
 
+/// Pins tell time in whole seconds, so what is to be told apart by them has to be further apart.
+async fn seconds_apart() {
+    tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+/// The heir was whoever came first in the client's own order of those that are there now, with a copy or not.
+#[tokio::test]
+async fn a_backend_that_has_just_come_is_nobodys_heir_before_it_was_told() {
+    let mut backends = cluster("backup");
+    let stickpin = shop("backup", &backends[..2]).open().await;
+    let mut admin = stickpin.admin();
+    seconds_apart().await;
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        let mut client = client_at(&stickpin, "red").await;
+        assert_eq!(who_am_i(&mut client).await.field("copied_to"), "green");
+        clients.push(client);
+    }
+    seconds_apart().await;
+    shop("backup", &backends).write_to(&stickpin);
+    assert_eq!(admin.reload().await.status, 200);
+    admin.until_health("shop", "blue", "healthy").await;
+    backends[0].kill();
+    until_gone(&mut admin, "red").await;
+    for client in &mut clients {
+        let reply = who_am_i(client).await;
+        assert_eq!((reply.field("user"), reply.served_by()), ("ann".into(), "green".into()), "{}", reply.text());
+    }
+}
+
+#[tokio::test]
+async fn evening_out_moves_to_an_heir_that_has_a_copy() {
+    let backends = BackendProcess::cluster(["red", "green", "blue", "new"], &["--sessions", "backup"]);
+    let rebalance = "rebalance: { when_above: 1.25, pace: 50%/s, idle_for: 0s }";
+    let of = |count: usize| shop("backup", &backends[..count]).pool(rebalance);
+    let stickpin = of(3).open().await;
+    let crowd = Crowd::start(customers(&stickpin, 90).await);
+    crowd.rounds(2).await;
+    let mut admin = stickpin.admin();
+    of(4).write_to(&stickpin);
+    assert_eq!(admin.reload().await.status, 200);
+    until("the fourth has most of its share", async || {
+        let pins = admin.backend("shop", "new").await["active_pins"].as_u64().unwrap();
+        if pins >= 16 { Ok(()) } else { Err(pins) }
+    })
+    .await;
+    for customer in &crowd.stop().await {
+        assert!(customer.failures().is_empty(), "{:?}", customer.failures());
+        let users = customer.seen.iter().filter_map(|seen| seen.answer()).map(|answer| &answer["user"]);
+        users.for_each(|user| assert_eq!(*user, *customer.user, "nobody is logged out"));
+    }
+}
+
 #[tokio::test]
 async fn evening_out_fills_a_fourth_backend_without_a_failure_or_a_loss() {
     let backends = BackendProcess::cluster(["red", "green", "blue", "new"], &["--sessions", "replicated"]);

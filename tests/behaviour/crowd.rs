@@ -101,10 +101,15 @@ impl Seen {
 
 /// New clients, all logged in.
 pub(crate) async fn customers(stickpin: &StickpinProcess, count: usize) -> Vec<Customer> {
+    customers_by(stickpin, "/login?user=", count).await
+}
+
+/// As [`customers`], logged in by a `POST` to this path with their names behind it.
+pub(crate) async fn customers_by(stickpin: &StickpinProcess, login: &str, count: usize) -> Vec<Customer> {
     let mut customers = Vec::new();
     for n in 0..count {
         let (mut client, user) = (stickpin.client(), format!("user{n}"));
-        let login = client.post(&format!("/login?user={user}"), "").await.unwrap();
+        let login = client.post(&format!("{login}{user}"), "").await.unwrap();
         assert_eq!(login.status, 200, "{}", login.text());
         customers.push(Customer {
             client,

@@ -55,6 +55,31 @@ async fn a_drained_backend_keeps_its_local_sessions_and_gets_no_new_clients() {
     client_at(&stickpin, "home").await;
 }
 
+/// A pin that the app had ended counted for as long as one that is idle, so that the drain waited for nobody.
+#[tokio::test]
+async fn whoever_has_logged_out_is_not_waited_for() {
+    let (home, other) = (Backend::start("home"), Backend::start("other"));
+    let stickpin = Shop::of([home.yaml(), other.yaml()]).open().await;
+    let mut admin = stickpin.admin();
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        clients.push(client_at(&stickpin, "home").await);
+    }
+    drain(&mut admin, "home", None, "5%/s").await;
+    let mut last = clients.pop().unwrap();
+    for client in &mut clients {
+        assert_eq!(client.post("/logout", "").await.unwrap().served_by(), "home");
+    }
+    until("one is left", async || match admin.backend("shop", "home").await["drain"].clone() {
+        drain if drain["pins_left"] == 1 => Ok(()),
+        drain => Err(drain),
+    })
+    .await;
+    assert!(is_logged_in_at(&who_am_i(&mut last).await, "home"));
+    last.post("/logout", "").await.unwrap();
+    until_drained(&mut admin, "home").await;
+}
+
 #[tokio::test]
 async fn whoever_is_left_at_the_deadline_has_to_go_and_is_told() {
     for (sessions, lost) in [("local", "drained"), ("external", "")] {

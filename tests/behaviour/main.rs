@@ -23,6 +23,8 @@ mod cascade;
 
 mod copies;
 
+mod copy_to_heir;
+
 mod crash;
 
 mod crowd;

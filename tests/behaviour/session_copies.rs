@@ -127,6 +127,30 @@ async fn a_primary_that_stood_still_while_its_session_was_adopted_drops_it() {
 }
 
 #[tokio::test]
+async fn a_server_tells_what_it_keeps_and_what_that_cost() {
+    let census = async |server: &BackendProcess| {
+        let told = Client::new(server.address()).get("/_census").await.unwrap().json();
+        ["sessions", "peer_bytes"].map(|count| told[count].as_u64().unwrap())
+    };
+    for (kind, held) in [("local", [1, 0, 0]), ("replicated", [1, 1, 1]), ("backup", [1, 1, 0])] {
+        let servers = BackendProcess::cluster(["one", "two", "three"], &["--sessions", kind]);
+        let [one, two, three] = &servers;
+        let before = census(one).await[1];
+        let heir = (kind == "backup").then_some("two");
+        logged_in(one, heir).await;
+        let counted = [census(one).await, census(two).await, census(three).await];
+        assert_eq!(counted.map(|[sessions, _]| sessions), held, "{kind}");
+        let copies = held.iter().sum::<u64>() - 1;
+        // A head and a body each way, to each that has a copy.
+        let (bytes, range) = (counted[0][1] - before, 150 * copies..=600 * copies);
+        assert!(range.contains(&bytes), "{kind}: {bytes} bytes");
+    }
+    let server = BackendProcess::start("alone");
+    let proxied = Request::get("/_census").header("Via", "1.1 stickpin").body("".into()).unwrap();
+    assert_eq!(Client::new(server.address()).send(proxied).await.unwrap().status, 404);
+}
+
+#[tokio::test]
 async fn clients_find_no_page_that_is_for_peers() {
     let [one, _two] = BackendProcess::cluster(["one", "two"], &["--sessions", "replicated"]);
     logged_in(&one, None).await;

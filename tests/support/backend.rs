@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 
 use super::shared::client::Client;
+use super::shared::port::ReservedPort;
 use super::shared::session_app::SessionApp;
 use super::shared::session_process::SessionProcess;
 
@@ -76,6 +77,16 @@ impl BackendProcess {
         let started = SessionProcess::start_cluster(&program, None, names, arguments);
         let mut processes = started.unwrap_or_else(|error| panic!("{error}")).into_iter().map(Self);
         names.map(|_| processes.next().expect("there is one for each name"))
+    }
+
+    /// Another example, by its whole command line, that listens on `port`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_other(program: &str, arguments: &[&str], name: &str, port: ReservedPort) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let process = SessionProcess::start_other(&example(program), arguments, name, port);
+        Self(process.unwrap_or_else(|error| panic!("{error}")))
     }
 
     /// Its line in a pool's `backends`.

@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 use tokio::time::sleep;
 
 use super::body::{Checksum, ReplyBody};
+use super::census;
 use super::copies::{answer_peer, is_from_peer};
 use super::counts::Counts;
 use super::flaw::{self, Flaw, Flaws};
@@ -91,6 +92,9 @@ pub async fn handle(
     app.join().await;
     if request.uri().path() == "/health" {
         return Ok(health(&app));
+    }
+    if census::is_asked(&request) {
+        return Ok(census::census(&app));
     }
     if flaw::is_order(&request) {
         return Ok(flaw::obey(&app, &request));

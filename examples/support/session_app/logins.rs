@@ -62,6 +62,11 @@ impl Logins {
         Some(login.clone())
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// Whether it is here.
     pub fn contains(&self, id: &str) -> bool {
         self.by_id.contains_key(id)

@@ -13,6 +13,7 @@
 //! | `GET /chunks?n=N&delay_ms=D` | N chunks, D milliseconds apart |
 //! | `GET /broken?n=N` | announces N bytes and breaks off half way |
 //! | `GET /slow?ms=D` | a reply after D milliseconds |
+//! | `GET /_census` | `sessions` in this server's memory, copies for others among them, and `peer_bytes` exchanged with its peers in this life, both ways, on the connections that it opened: the sum over all servers counts each byte once; not through a proxy |
 //! | `PUT /_flaw?kind=KIND` | from now on something is wrong with it, see [`Flaw`]; not through a proxy |
 //!
 //! JSON replies say which server they are from: `served_by`. It runs on a thread of its own, so that a test may block
@@ -49,6 +50,8 @@ mod sessions;
 mod logins;
 
 mod copies;
+
+mod census;
 
 mod page;
 

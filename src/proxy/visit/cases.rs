@@ -86,7 +86,7 @@ impl Site {
         word: Option<&[u8]>,
     ) -> (Destination, HeaderMap) {
         let pool = &self.snapshot.pools[0];
-        visit.served(pool, &destination, || 42);
+        visit.served(pool, &destination, self.now, || 42);
         let mut reply = HeaderMap::new();
         if !set.is_empty() {
             reply.insert(SET_COOKIE, HeaderValue::from_str(set).unwrap());

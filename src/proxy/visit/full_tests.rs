@@ -52,7 +52,7 @@ impl Site {
         let mut site = Self::without_client(pool);
         let (mut visit, next) = site.next(&Tried::default(), &Crowd::default());
         let Next::Go(destination) = next else { panic!("{next:?}") };
-        visit.served(site.pool(), &destination, || 42);
+        visit.served(site.pool(), &destination, site.now, || 42);
         let mut reply = HeaderMap::new();
         assert!(visit.obey(site.pool(), None, false));
         visit.leave(site.pool(), &mut reply, false, || pin_owner(CLIENT));
@@ -177,7 +177,7 @@ fn the_pin_of_a_client_on_a_busy_detour_is_not_touched() {
     crowd.found_full(site.home);
     let (mut visit, next) = site.next(&Tried::default(), &crowd);
     let Next::Go(destination) = next else { panic!("{next:?}") };
-    visit.served(site.pool(), &destination, || unreachable!("it has a pin"));
+    visit.served(site.pool(), &destination, site.now, || unreachable!("it has a pin"));
     let mut reply = HeaderMap::new();
     assert!(visit.obey(site.pool(), None, false));
     visit.leave(site.pool(), &mut reply, false, || pin_owner(CLIENT));

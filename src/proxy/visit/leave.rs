@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, header};
 use siphasher::sip::SipHasher13;
+use tokio::time::Instant;
 
 use super::next::serves_pinned;
 use super::{BySession, Carrier, Destination, Moved, Visit};
@@ -24,7 +25,13 @@ impl Visit {
 
     /// Notes where the request was served: the pin to leave with, if the client has to be told of one. `new_id` draws
     /// the id of a new pin.
-    pub(in crate::proxy) fn served(&mut self, pool: &Pool, destination: &Destination, new_id: impl FnOnce() -> u64) {
+    pub(in crate::proxy) fn served(
+        &mut self,
+        pool: &Pool,
+        destination: &Destination,
+        now: Instant,
+        new_id: impl FnOnce() -> u64,
+    ) {
         let Some(opened) = self.opened else { return };
         if self.carrier.is_by_key() {
             let kept = opened.pin().filter(|_| destination.placement == Placement::Kept);
@@ -43,7 +50,12 @@ impl Visit {
                 Some(self.fresh_pin(pool, destination.member, orphan.id, orphan.issued))
             }
             (Opened::Valid(pin) | Opened::OldKey(pin), placement) => {
-                let is_due = matches!(opened, Opened::OldKey(_)) || pin.needs_refresh(self.now, pool.refresh_after);
+                // With one copy of each session the pin has to tell whom the heir was told of since the last change.
+                let has_new_heir =
+                    pool.settings.sessions == Sessions::Backup && !self.was_told_heir(pool, pin.refreshed, now);
+                let is_due = matches!(opened, Opened::OldKey(_))
+                    || has_new_heir
+                    || pin.needs_refresh(self.now, pool.refresh_after);
                 let followed = self.followed(&pin, pool, destination, placement);
                 followed.or_else(|| is_due.then(|| self.resealed(&pin, pool, placement)))
             }
@@ -86,6 +98,13 @@ impl Visit {
             self.pin_id = None;
         }
         false
+    }
+
+    /// Where the pin lived that the app has taken away; `None` when it has not. A key goes on being used.
+    pub(in crate::proxy) fn released_from(&self, destination: &Destination) -> Option<usize> {
+        let pin = self.pin().filter(|_| self.is_released && !self.carrier.is_by_key())?;
+        let is_moved = matches!(destination.placement, Placement::Rehomed(_));
+        Some(if is_moved { destination.member } else { pin.home as usize })
     }
 
     /// Whether the reply begins a session of the app: it issues another id than the request carried. `member` is the

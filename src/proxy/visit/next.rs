@@ -278,10 +278,11 @@ impl Visit {
         match pool.settings.sessions {
             // Its session cannot follow; it is placed anew once it has ended.
             Sessions::Local => None,
-            // Only the heir has a copy.
+            // Only the heir has a copy, once it was told of as the heir: a client that has not asked since somebody came or
+            // went has it elsewhere.
             Sessions::Backup => {
                 let heir = self.heir_of(pin.id, pool, Some(home), tried, now)?;
-                receives(&pool.members[heir]).then_some(heir)
+                (receives(&pool.members[heir]) && self.was_told_heir(pool, pin.refreshed, now)).then_some(heir)
             }
             Sessions::Replicated | Sessions::External => {
                 heir(pin.id, &pool.members, Some(home), |index, member| untried(index) && receives(member))
@@ -311,11 +312,10 @@ impl Visit {
                             && !tried.contains(*heir)
                             && pool.members[*heir].backend.standing().is_available_for_new()
                     };
-                    self.named_heir()
-                        .filter(takes_over)
-                        .or_else(|| self.heir_in_service(pin_id, pool, home, tried, now))
+                    let in_service = || self.copy_in_service(pin_id, pool, home, tried, now);
+                    self.named_heir().filter(takes_over).or_else(in_service)
                 }
-                _ => self.heir_of(pin_id, pool, home, tried, now),
+                _ => self.copy_of(pin_id, pool, home, tried, now),
             })
         };
         let Some(mut member) = heir_but(tried) else { return Next::Nobody };
@@ -363,7 +363,7 @@ impl Visit {
         let is_other = |member: &usize| Some(*member) != home && serves_pinned(pool, *member, tried);
         let known = detour.map(|detour| detour.to as usize).filter(is_other).or(self.named_heir().filter(is_other));
         if pool.settings.sessions == Sessions::Backup {
-            return known.or_else(|| self.heir_in_service(pin_id, pool, home, tried, now)).filter(has_room);
+            return known.or_else(|| self.copy_in_service(pin_id, pool, home, tried, now)).filter(has_room);
         }
         let warming = pool.warming(now);
         known.filter(has_room).or_else(|| {
@@ -393,6 +393,50 @@ impl Visit {
                     !tried.contains(index) && member.backend.standing().is_available_for_pinned()
                 })
             })
+    }
+
+    /// Who takes over now, and has the copy where there is one: as [`Visit::heir_of`], but whoever may have been told of as
+    /// the heir with the client's last request comes before those who came since.
+    fn copy_of(&self, pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried, now: Instant) -> Option<usize> {
+        self.named_heir()
+            .filter(|heir| Some(*heir) != home && serves_pinned(pool, *heir, tried))
+            .or_else(|| self.copy_in_service(pin_id, pool, home, tried, now))
+            .or_else(|| self.heir_of(pin_id, pool, home, tried, now))
+    }
+
+    /// The same, of those in service.
+    fn copy_in_service(
+        &self,
+        pin_id: u64,
+        pool: &Pool,
+        home: Option<usize>,
+        tried: &Tried,
+        now: Instant,
+    ) -> Option<usize> {
+        let Some(refreshed) = self.refreshed().filter(|_| pool.settings.sessions == Sessions::Backup) else {
+            return self.heir_in_service(pin_id, pool, home, tried, now);
+        };
+        let unused_for = u64::from(self.now.saturating_sub(refreshed));
+        heir_of_rank(pin_id, &pool.members, home, |index, member| {
+            let is_in_service = !tried.contains(index) && member.backend.standing().is_available_for_new();
+            // Above the rank of a member of weight 0.
+            is_in_service.then(|| (member.backend.could_inherit(unused_for, now) as u32) << 9 | by_tier(member))
+        })
+    }
+
+    /// When the pin was last sealed.
+    fn refreshed(&self) -> Option<u32> {
+        match self.opened? {
+            Opened::Valid(pin) | Opened::OldKey(pin) => Some(pin.refreshed),
+            Opened::UnknownBackend(orphan) => Some(orphan.refreshed),
+            Opened::None | Opened::Expired | Opened::Forged => None,
+        }
+    }
+
+    /// Whether the heir of now was the heir already when the pin was last sealed, and so was told of.
+    pub(super) fn was_told_heir(&self, pool: &Pool, refreshed: u32, now: Instant) -> bool {
+        let stand_for = pool.state.heirs_stand_for(now).min(now.duration_since(pool.made_at));
+        stand_for.as_secs() > u64::from(self.now.saturating_sub(refreshed))
     }
 
     /// The first in the pin's own order among those that serve new clients at all: those with room first, of these the ones

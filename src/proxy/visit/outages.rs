@@ -244,6 +244,8 @@ fn a_warming_heir_gets_a_share_that_rises_and_every_replica_agrees_who_that_is()
 #[test]
 fn the_heir_that_has_the_only_copy_is_the_heir_while_it_is_warming_too() {
     let mut site = Site::with(Sessions::Backup, 3, 33, "slow_start: 30s,");
+    // Time is told in whole seconds.
+    site.pass(1);
     let mut clients = arrive(&mut site, 200).0;
     clients.retain(|client| site.visit(&mut client.clone()).0 == "app0");
     let told: Vec<Option<String>> = clients.iter().map(|client| site.heir_of(client)).collect();
@@ -254,6 +256,39 @@ fn the_heir_that_has_the_only_copy_is_the_heir_while_it_is_warming_too() {
     for (client, told) in clients.iter_mut().zip(told) {
         assert_eq!(Some(site.visit(client).0), told);
     }
+}
+
+/// Trap: an heir that came after the client's last request, and has no copy.
+#[test]
+fn the_copy_is_where_the_last_request_told_of_the_heir_whoever_has_come_since() {
+    let mut site = Site::new(Sessions::Backup, 3, 35);
+    site.fail("app2", Failure::Unexpected);
+    site.pass(1);
+    let mut clients = arrive(&mut site, 200).0;
+    clients.retain(|client| site.visit(&mut client.clone()).0 == "app0");
+    site.pass(100);
+    // One is back, and one is new.
+    site.recover("app2");
+    site.weights.insert(3, 1);
+    site.publish();
+    site.recover("app3");
+    site.pass(100);
+    let (asked, silent) = clients.split_at_mut(50);
+    let told: Vec<Option<String>> = asked
+        .iter_mut()
+        .map(|client| {
+            site.visit(client);
+            site.heir_of(client)
+        })
+        .collect();
+    site.pass(1);
+    site.kill("app0");
+    for client in silent {
+        assert_eq!(site.visit(client).0, "app1", "there was nobody else");
+    }
+    let went: Vec<Option<String>> = asked.iter_mut().map(|client| Some(site.visit(client).0)).collect();
+    assert_eq!(went, told);
+    assert!(["app1", "app2", "app3"].iter().all(|name| told.iter().flatten().any(|told| told == name)), "{told:?}");
 }
 
 #[test]

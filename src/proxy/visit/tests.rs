@@ -155,7 +155,7 @@ impl Site {
         indices.for_each(|(index, _)| tried.insert(index));
         let next = visit.next(pool, &mut balancer, (&tried, &Crowd::default()), true, &mut self.rng, self.now);
         let Next::Go(destination) = next else { return Err(next) };
-        visit.served(pool, &destination, || self.ids.draw(&pool.members, destination.member, &mut self.rng));
+        visit.served(pool, &destination, self.now, || self.ids.draw(&pool.members, destination.member, &mut self.rng));
         let mut reply = HeaderMap::new();
         assert!(visit.obey(pool, None, false));
         visit.leave(pool, &mut reply, false, || pin_owner(LOCALHOST));
@@ -443,6 +443,8 @@ fn evening_out_moves_whom_the_sessions_allow_and_comes_to_rest() {
         let mut site = Site::with(sessions, 3, 5, REBALANCE);
         let mut clients = vec![Client::default(); 400];
         let mut homes: Vec<String> = clients.iter_mut().map(|client| site.visit(client).0).collect();
+        // With the last request of each, before it moves.
+        let mut told: Vec<Option<String>> = clients.iter().map(|client| site.heir_of(client)).collect();
         site.weights.insert(3, 1);
         site.publish();
         site.recover("app3");
@@ -453,9 +455,10 @@ fn evening_out_moves_whom_the_sessions_allow_and_comes_to_rest() {
         for minute in 0..minutes {
             site.pass(60);
             site.give_roles(&homes);
-            for ((client, home), moves) in clients.iter_mut().zip(&mut homes).zip(&mut moves) {
-                let heir = site.heir_of(client);
+            for (((client, home), moves), told) in clients.iter_mut().zip(&mut homes).zip(&mut moves).zip(&mut told) {
+                let heir = told.take();
                 let (served_by, placement) = site.visit(client);
+                *told = site.heir_of(client);
                 if served_by != *home {
                     assert_eq!(placement, Placement::Rehomed(RehomeReason::Rebalanced), "{sessions}");
                     assert!(

@@ -50,6 +50,17 @@ impl Backups {
         self.peers.ask_all().await;
     }
 
+    /// How many sessions it keeps, copies for others among them.
+    pub fn held(&self) -> usize {
+        let memory = lock(&self.memory);
+        memory.primary.len() + memory.copies.len()
+    }
+
+    /// Bytes exchanged with its peers, on connections that it has opened.
+    pub fn peer_bytes(&self) -> u64 {
+        self.peers.bytes()
+    }
+
     /// Begins a session; gives the server that has a copy.
     pub async fn begin(&self, id: &str, login: Login, heir: Option<&str>) -> Option<String> {
         lock(&self.memory).primary.put(id, login.clone());

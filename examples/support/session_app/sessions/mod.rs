@@ -132,6 +132,25 @@ impl Sessions {
         Ok(())
     }
 
+    /// How many sessions are in this server's memory, its own and copies.
+    pub fn held(&self) -> usize {
+        match self {
+            Self::Local(logins) => lock(logins).len(),
+            Self::Replicated(replicas) => replicas.held(),
+            Self::Backup(backups) => backups.held(),
+            Self::External(_) => 0,
+        }
+    }
+
+    /// Bytes exchanged with its peers, both ways, on connections that it has opened.
+    pub fn peer_bytes(&self) -> u64 {
+        match self {
+            Self::Replicated(replicas) => replicas.peer_bytes(),
+            Self::Backup(backups) => backups.peer_bytes(),
+            Self::Local(_) | Self::External(_) => 0,
+        }
+    }
+
     /// Whether peers may tell it of changes.
     pub fn has_peers(&self) -> bool {
         matches!(self, Self::Replicated(_) | Self::Backup(_))

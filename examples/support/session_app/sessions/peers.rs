@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::super::super::client::{Client, ClientError};
+use super::super::super::traffic::Traffic;
 use super::super::logins::MOST;
 use super::super::settings::PeerAddress;
 use super::{Change, lock};
@@ -33,6 +34,8 @@ const BATCH: usize = 1000;
 pub struct Peers {
     own_name: String,
     peers: Vec<Arc<Peer>>,
+    /// Of all connections that this server has opened to them.
+    traffic: Arc<Traffic>,
 }
 
 /// One of them.
@@ -58,8 +61,14 @@ pub struct Away;
 impl Peers {
     /// Takes all for alive until told otherwise.
     pub fn new(own_name: &str, addresses: &[PeerAddress]) -> Self {
-        let peers = addresses.iter().map(|address| Arc::new(Peer::new(address.clone()))).collect();
-        Self { own_name: own_name.to_owned(), peers }
+        let traffic = Arc::default();
+        let peers = addresses.iter().map(|address| Arc::new(Peer::new(address.clone(), &traffic))).collect();
+        Self { own_name: own_name.to_owned(), peers, traffic }
+    }
+
+    /// Bytes exchanged with them, on connections that this server has opened.
+    pub fn bytes(&self) -> u64 {
+        self.traffic.read() + self.traffic.written()
     }
 
     /// The one of this name.
@@ -77,7 +86,10 @@ impl Peers {
 
     /// What those who are alive have to say to a server that has just started.
     pub async fn ask_all(&self) -> Vec<Change> {
-        let ask = |peer: &Arc<Peer>| tokio::spawn(all_of(peer.address.clone(), self.own_name.clone()));
+        let ask = |peer: &Arc<Peer>| {
+            let path = format!("{PATH}?for={}", self.own_name);
+            tokio::spawn(all_of(client(&peer.address, &self.traffic), path))
+        };
         let asked: Vec<_> = self.peers.iter().map(ask).collect();
         let mut known = Vec::new();
         for asked in asked {
@@ -88,8 +100,8 @@ impl Peers {
 }
 
 impl Peer {
-    fn new(address: PeerAddress) -> Self {
-        Self { client: client(&address).into(), address, reach: Mutex::new(Reach::Here) }
+    fn new(address: PeerAddress, traffic: &Arc<Traffic>) -> Self {
+        Self { client: client(&address, traffic).into(), address, reach: Mutex::new(Reach::Here) }
     }
 
     /// Its name.
@@ -189,8 +201,8 @@ impl Peer {
     }
 }
 
-fn client(address: &PeerAddress) -> Client {
-    let mut client = Client::new(address.address);
+fn client(address: &PeerAddress, traffic: &Arc<Traffic>) -> Client {
+    let mut client = Client::counted(address.address, Arc::clone(traffic));
     client.timeout = PATIENCE;
     client
 }
@@ -210,7 +222,6 @@ async fn deliver(client: &mut Client, changes: &[Change]) -> Result<(), Away> {
 }
 
 /// What one of them knows; nothing when it is away.
-async fn all_of(peer: PeerAddress, own_name: String) -> Vec<Change> {
-    let reply = client(&peer).get(&format!("{PATH}?for={own_name}")).await;
-    reply.ok().and_then(|reply| serde_json::from_slice(&reply.body).ok()).unwrap_or_default()
+async fn all_of(mut client: Client, path: String) -> Vec<Change> {
+    client.get(&path).await.ok().and_then(|reply| serde_json::from_slice(&reply.body).ok()).unwrap_or_default()
 }

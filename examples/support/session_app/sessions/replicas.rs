@@ -24,6 +24,16 @@ impl Replicas {
         self.take(self.peers.ask_all().await);
     }
 
+    /// How many sessions it knows.
+    pub fn held(&self) -> usize {
+        lock(&self.logins).len()
+    }
+
+    /// Bytes exchanged with its peers, on connections that it has opened.
+    pub fn peer_bytes(&self) -> u64 {
+        self.peers.bytes()
+    }
+
     /// Begins a session.
     pub async fn begin(&self, id: &str, login: Login) {
         lock(&self.logins).put(id, login.clone());

@@ -109,7 +109,7 @@ impl Replica {
             self.now,
         );
         let Next::Go(destination) = next else { panic!("{next:?}") };
-        visit.served(pool, &destination, || 42);
+        visit.served(pool, &destination, self.now, || 42);
         visit.obey(pool, word, false);
         visit.leave(pool, &mut HeaderMap::new(), false, || pin_owner(CLIENT));
         (pool.members[destination.member].backend.id().name.to_string(), destination.placement)
