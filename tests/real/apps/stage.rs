@@ -142,6 +142,7 @@ impl Stage {
     pub(crate) async fn leave(&mut self, crowds: Vec<Crowd>) {
         for (front, crowd) in self.fronts.iter_mut().zip(crowds) {
             front.visitors.extend(crowd.stop().await);
+            front.visitors.iter().for_each(Visitor::assert_own_session);
         }
     }
 
@@ -212,7 +213,7 @@ impl Front {
                 Carries::Cookies
             };
             let at_once = if number % 2 == 0 { 1 } else { 3 };
-            let visitor = Visitor::log_in(&self.stickpin, format!("user{number}"), at_once, carries).await;
+            let visitor = Visitor::log_in(self.stickpin.front(), format!("user{number}"), at_once, carries).await;
             self.visitors.push(visitor);
         }
     }
