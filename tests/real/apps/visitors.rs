@@ -24,6 +24,7 @@ pub(crate) struct Visitor {
     /// More connections of the same client, which ask at the same time as the first. They look and do not count: no app
     /// here promises that two counts at once are two.
     others: Vec<Client>,
+    looks_first: bool,
     carries: Carries,
     pub(crate) user: String,
     /// Where its session was when this began.
@@ -85,6 +86,7 @@ impl Visitor {
         let mut visitor = Self {
             client: client(),
             others: (1..at_once).map(|_| client()).collect(),
+            looks_first: false,
             carries,
             user,
             home: String::new(),
@@ -124,9 +126,26 @@ impl Visitor {
         self.longest_wait = Duration::ZERO;
     }
 
+    /// From now on the requests at the same time come first in each round, so that they are the first ones after whatever
+    /// happens between two rounds.
+    pub(crate) fn look_first(&mut self) {
+        self.looks_first = true;
+    }
+
     async fn ask(&mut self) {
         self.round += 1;
         let begun = Instant::now();
+        if self.looks_first {
+            self.look().await;
+            self.count().await;
+        } else {
+            self.count().await;
+            self.look().await;
+        }
+        self.longest_wait = self.longest_wait.max(begun.elapsed());
+    }
+
+    async fn count(&mut self) {
         let path = match &self.carries {
             Carries::Cookies => "/whoami".to_owned(),
             Carries::Links(path) => path.clone(),
@@ -141,6 +160,9 @@ impl Visitor {
             }
         }
         self.note(counted, Asked::Alone);
+    }
+
+    async fn look(&mut self) {
         let looks = match &self.carries {
             Carries::Cookies => "/peek".to_owned(),
             Carries::Links(path) => path.replace("/whoami", "/peek"),
@@ -150,7 +172,6 @@ impl Visitor {
                 self.note(reply, Asked::AtOnce);
             }
         }
-        self.longest_wait = self.longest_wait.max(begun.elapsed());
     }
 
     /// All of its connections at the same time, with the same cookies, as a browser that loads a page.

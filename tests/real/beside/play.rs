@@ -64,7 +64,9 @@ impl Stage {
                 for number in 0..VISITORS {
                     let at_once = if number % 2 == 0 { 1 } else { 3 };
                     let user = format!("user{number}");
-                    visitors.push(Visitor::log_in(address, user, at_once, Carries::Cookies).await);
+                    let mut visitor = Visitor::log_in(address, user, at_once, Carries::Cookies).await;
+                    visitor.look_first();
+                    visitors.push(visitor);
                 }
                 stage.fronts.push(Front { way, visitors });
             }

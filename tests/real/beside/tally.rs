@@ -99,10 +99,10 @@ impl Tally {
     }
 }
 
-/// A status, or what went wrong, without details.
+/// The status alone, or how there was no whole reply.
 fn in_short(failure: &str) -> String {
-    let end = if failure.starts_with(|first: char| first.is_ascii_digit()) { ' ' } else { ':' };
-    failure.split(end).next().unwrap_or_default().to_owned()
+    let is_status = failure.starts_with(|first: char| first.is_ascii_digit());
+    if is_status { failure.chars().take(3).collect() } else { failure.to_owned() }
 }
 
 /// What all events have cost the clients of all ways.
