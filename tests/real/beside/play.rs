@@ -21,7 +21,7 @@ const AWAY: Duration = Duration::from_secs(2);
 const STOPPED: Duration = Duration::from_secs(8);
 
 /// When all is well again: for longer than any of them takes to notice.
-const ROUNDS_AFTER: u64 = 12;
+const ROUNDS_AFTER: u64 = 9;
 
 /// One way to keep clients at their servers, and its clients.
 struct Front {
