@@ -1,6 +1,7 @@
 //! What takes programs that cargo does not bring: `redis-server`, `openssl`, `faketime`, and `ip` of iproute2, which needs root;
 //! clients and servers of other makers: `curl`, `nghttp` and `h2load`, `sslscan`, `chromium`, and those in Python that
-//! `tests/real/peers/python` fetches with pip; app servers: see [`apps`]. Run by `cargo test --test real`.
+//! `tests/real/peers/python` fetches with pip; app servers: see [`apps`]; other balancers: see [`beside`]. Run by
+//! `cargo test --test real`.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -42,3 +43,5 @@ mod chromium;
 mod user;
 
 mod apps;
+
+mod beside;

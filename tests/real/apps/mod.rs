@@ -3,13 +3,13 @@
 //!
 //! What they are made of is fetched by `tests/real/servers/install`; Tomcat, Java, Node, Python and Redis are Debian's.
 
-mod server;
+pub(crate) mod server;
 
 mod stage;
 
 mod story;
 
-mod visitors;
+pub(crate) mod visitors;
 
 use server::Make;
 use stage::{Stage, Way};

@@ -122,11 +122,9 @@ impl AppServer {
         self.signal("CONT").unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// To its whole process group, whose id is that of the first process: Gunicorn is two.
+    /// Gunicorn is two processes.
     fn signal(&self, name: &str) -> io::Result<()> {
-        let group = self.child.as_ref().map(|child| format!("-{}", child.id())).expect("it runs");
-        let status = Command::new("sh").args(["-c", "kill -s \"$0\" -- \"$1\"", name, &group]).status()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("kill -s {name} {group}: {status}"))) }
+        signal_group(self.child.as_ref().expect("it runs"), name)
     }
 }
 
@@ -134,17 +132,29 @@ impl Drop for AppServer {
     fn drop(&mut self) {
         self.kill();
         if thread::panicking() {
-            let text = fs::read_to_string(self.folder.path().join(LOG)).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            eprintln!("--- {}, its last lines\n{}", self.name, lines[lines.len().saturating_sub(30)..].join("\n"));
+            print_last_lines(&self.name, &self.folder.path().join(LOG));
         }
     }
+}
+
+/// Sends a signal by name to the whole process group, whose id is that of its first process.
+pub(crate) fn signal_group(first: &Child, name: &str) -> io::Result<()> {
+    let group = format!("-{}", first.id());
+    let status = Command::new("sh").args(["-c", "kill -s \"$0\" -- \"$1\"", name, &group]).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("kill -s {name} {group}: {status}"))) }
+}
+
+/// What a server has logged, for a test that has failed.
+pub(crate) fn print_last_lines(name: &str, log: &Path) {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    eprintln!("--- {name}, its last lines\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
 }
 
 const LOG: &str = "log";
 
 /// Its own process group, so that a signal reaches all of it.
-fn command(program: &str) -> Command {
+pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.process_group(0).stdin(Stdio::null());
     command
@@ -216,7 +226,10 @@ fn lay_out_tomcat(make: Make, base: &Path, own: usize, cluster: &[ReservedPort])
     fs::copy(sources.join("web.xml"), base.join("app/WEB-INF/web.xml"))?;
     let manager = match make {
         // Not even an orderly stop saves sessions to a file.
-        Make::TomcatReplicated => r#"<Manager className="org.apache.catalina.ha.session.DeltaManager"/>"#,
+        // One that starts with the others may ask one of them for sessions that is not ready to answer, and waits.
+        Make::TomcatReplicated => {
+            r#"<Manager className="org.apache.catalina.ha.session.DeltaManager" stateTransferTimeout="20"/>"#
+        }
         Make::TomcatBackup => r#"<Manager className="org.apache.catalina.ha.session.BackupManager"/>"#,
         Make::Tomcat | Make::Express | Make::Flask => r#"<Manager pathname=""/>"#,
     };

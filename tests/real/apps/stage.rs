@@ -206,7 +206,7 @@ impl Front {
         self.sessions != "local" && self.way.has_pins() && !self.way.ids_name_homes()
     }
 
-    /// More visitors: half of them ask three times at once.
+    /// More visitors: half of them ask three times at once, before or after they ask once.
     pub(crate) async fn log_in(&mut self, count: usize) {
         for number in self.visitors.len()..self.visitors.len() + count {
             let carries = if self.way.has_links && number % 3 == 0 {
@@ -215,7 +215,10 @@ impl Front {
                 Carries::Cookies
             };
             let at_once = if number % 2 == 0 { 1 } else { 3 };
-            let visitor = Visitor::log_in(&self.stickpin, format!("user{number}"), at_once, carries).await;
+            let mut visitor = Visitor::log_in(self.stickpin.front(), format!("user{number}"), at_once, carries).await;
+            if number % 4 == 1 {
+                visitor.look_first();
+            }
             self.visitors.push(visitor);
         }
     }

@@ -1,6 +1,7 @@
 //! Logged-in clients of an app server: each counts in its session, again and again, and notes what it sees.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Client, ClientError, Reply, StickpinProcess, until};
+use crate::support::{Client, ClientError, Reply, until};
 
 /// A client's pause between two rounds: some hundreds of them leave two cores some time for the servers.
 const THINKS: Duration = Duration::from_millis(250);
@@ -23,6 +24,7 @@ pub(crate) struct Visitor {
     /// More connections of the same client, which ask at the same time as the first. They look and do not count: no app
     /// here promises that two counts at once are two.
     others: Vec<Client>,
+    looks_first: bool,
     carries: Carries,
     pub(crate) user: String,
     /// Where its session was when this began.
@@ -31,8 +33,6 @@ pub(crate) struct Visitor {
     visits: u64,
     round: u64,
     pub(crate) seen: Vec<Seen>,
-    /// Answers that fell behind the count, though the session was known.
-    pub(crate) fell_back: Vec<String>,
     pub(crate) longest_wait: Duration,
 }
 
@@ -53,6 +53,16 @@ pub(crate) struct Seen {
     pub(crate) asked: Asked,
     /// What the app said, or what went wrong.
     pub(crate) answer: Result<Value, String>,
+    pub(crate) wrong: Option<Wrong>,
+}
+
+/// What no client may ever see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// Another client's session.
+    User,
+    /// Its own, as it was before something that it has been told.
+    Older,
 }
 
 /// How an answer was asked for.
@@ -66,9 +76,9 @@ pub(crate) enum Asked {
 
 impl Visitor {
     /// A new client that logs in. With `at_once` above 1 it asks that often at the same time, in each round.
-    pub(crate) async fn log_in(stickpin: &StickpinProcess, user: String, at_once: usize, carries: Carries) -> Self {
+    pub(crate) async fn log_in(front: SocketAddr, user: String, at_once: usize, carries: Carries) -> Self {
         let client = || {
-            let mut client = stickpin.client();
+            let mut client = Client::new(front);
             // A request that waits for a server which hangs is answered when that goes on.
             client.timeout = Duration::from_secs(60);
             client
@@ -76,13 +86,13 @@ impl Visitor {
         let mut visitor = Self {
             client: client(),
             others: (1..at_once).map(|_| client()).collect(),
+            looks_first: false,
             carries,
             user,
             home: String::new(),
             visits: 0,
             round: 0,
             seen: Vec::new(),
-            fell_back: Vec::new(),
             longest_wait: Duration::ZERO,
         };
         visitor.log_in_again().await;
@@ -113,13 +123,29 @@ impl Visitor {
             self.home = server;
         }
         self.seen.clear();
-        self.fell_back.clear();
         self.longest_wait = Duration::ZERO;
+    }
+
+    /// From now on the requests at the same time come first in each round, so that they are the first ones after whatever
+    /// happens between two rounds.
+    pub(crate) fn look_first(&mut self) {
+        self.looks_first = true;
     }
 
     async fn ask(&mut self) {
         self.round += 1;
         let begun = Instant::now();
+        if self.looks_first {
+            self.look().await;
+            self.count().await;
+        } else {
+            self.count().await;
+            self.look().await;
+        }
+        self.longest_wait = self.longest_wait.max(begun.elapsed());
+    }
+
+    async fn count(&mut self) {
         let path = match &self.carries {
             Carries::Cookies => "/whoami".to_owned(),
             Carries::Links(path) => path.clone(),
@@ -134,6 +160,9 @@ impl Visitor {
             }
         }
         self.note(counted, Asked::Alone);
+    }
+
+    async fn look(&mut self) {
         let looks = match &self.carries {
             Carries::Cookies => "/peek".to_owned(),
             Carries::Links(path) => path.replace("/whoami", "/peek"),
@@ -143,7 +172,6 @@ impl Visitor {
                 self.note(reply, Asked::AtOnce);
             }
         }
-        self.longest_wait = self.longest_wait.max(begun.elapsed());
     }
 
     /// All of its connections at the same time, with the same cookies, as a browser that loads a page.
@@ -176,21 +204,29 @@ impl Visitor {
             Ok(reply) => Err(format!("{}: {}", reply.status, reply.text())),
             Err(error) => Err(error.to_string()),
         };
+        let mut wrong = None;
         if let Ok(answer) = &answer
             && let Some(user) = answer["user"].as_str()
         {
+            assert_eq!(answer["pin_seen"], false, "the app sees no cookie of Stickpin's: {answer}");
             let visits = answer["visits"].as_u64().unwrap_or_default();
-            let expected = self.visits + u64::from(asked == Asked::Alone);
-            assert_eq!(user, self.user, "another client's session: {answer}");
-            if visits < expected {
-                let before = self.story();
-                self.fell_back
-                    .push(format!("{user} fell back to {visits} from {expected}: {answer}; before:\n{before}"));
+            if user != self.user {
+                wrong = Some(Wrong::User);
+            } else {
+                if visits < self.visits + u64::from(asked == Asked::Alone) {
+                    wrong = Some(Wrong::Older);
+                }
+                self.visits = visits;
             }
-            assert_eq!(answer["pin_seen"], false, "the app sees no cookie of ours: {answer}");
-            self.visits = visits;
         }
-        self.seen.push(Seen { round: self.round, asked, answer });
+        self.seen.push(Seen { round: self.round, asked, answer, wrong });
+    }
+
+    /// Holds what it has seen against [`Wrong`].
+    pub(crate) fn assert_own_session(&self) {
+        if let Some(seen) = self.seen.iter().find(|seen| seen.wrong.is_some()) {
+            panic!("{} in round {}: {:?}; all of it:\n{}", self.user, seen.round, seen.wrong, self.story());
+        }
     }
 
     /// What it has seen, for a message: the round, the server, the count (`-` where the session is unknown), what was told.
@@ -242,6 +278,11 @@ impl Visitor {
     /// Whether it is logged in, as of its last answer, at this server.
     pub(crate) fn is_logged_in_at(&self, server: &str) -> bool {
         self.last().is_some_and(|last| text(last, "served_by") == server && text(last, "user") == self.user)
+    }
+
+    /// Whether the last answer came from a server that did not know its session.
+    pub(crate) fn is_logged_out(&self) -> bool {
+        self.last().is_some_and(|last| last["user"].is_null())
     }
 
     /// Whether some answer came from a server that did not know its session.
