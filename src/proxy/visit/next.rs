@@ -384,24 +384,33 @@ impl Visit {
         tried: &Tried,
         now: Instant,
     ) -> Option<usize> {
-        self.named_heir()
-            .filter(|heir| Some(*heir) != home && serves_pinned(pool, *heir, tried))
-            .or_else(|| self.heir_in_service(pin_id, pool, home, tried, now))
-            .or_else(|| {
-                // Everybody else is draining: better there than nowhere.
-                heir(pin_id, &pool.members, home, |index, member| {
-                    !tried.contains(index) && member.backend.standing().is_available_for_pinned()
-                })
-            })
+        let in_service = || self.heir_in_service(pin_id, pool, home, tried, now);
+        self.named_or(in_service, pin_id, pool, home, tried)
     }
 
     /// Who takes over now, and has the copy where there is one: as [`Visit::heir_of`], but whoever may have been told of as
     /// the heir with the client's last request comes before those who came since.
     fn copy_of(&self, pin_id: u64, pool: &Pool, home: Option<usize>, tried: &Tried, now: Instant) -> Option<usize> {
-        self.named_heir()
-            .filter(|heir| Some(*heir) != home && serves_pinned(pool, *heir, tried))
-            .or_else(|| self.copy_in_service(pin_id, pool, home, tried, now))
-            .or_else(|| self.heir_of(pin_id, pool, home, tried, now))
+        let in_service = || self.copy_in_service(pin_id, pool, home, tried, now);
+        self.named_or(in_service, pin_id, pool, home, tried)
+    }
+
+    /// The heir that the session id names, else the one `in_service`, else one that is only draining.
+    fn named_or(
+        &self,
+        in_service: impl FnOnce() -> Option<usize>,
+        pin_id: u64,
+        pool: &Pool,
+        home: Option<usize>,
+        tried: &Tried,
+    ) -> Option<usize> {
+        let is_other = |heir: &usize| Some(*heir) != home && serves_pinned(pool, *heir, tried);
+        self.named_heir().filter(is_other).or_else(in_service).or_else(|| {
+            // Everybody else is draining: better there than nowhere.
+            heir(pin_id, &pool.members, home, |index, member| {
+                !tried.contains(index) && member.backend.standing().is_available_for_pinned()
+            })
+        })
     }
 
     /// The same, of those in service.
