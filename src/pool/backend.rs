@@ -25,8 +25,8 @@ use super::agent::{Agent, AgentWord};
 use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, Thresholds};
 use super::departures::Departures;
 use super::drain::{Drain, DrainOrder, History};
-use super::evening::Moves;
 use super::latency::{Latency, Measure, Outcome};
+use super::moves::Moves;
 use super::outliers::Out;
 use super::rebalance::Role;
 use super::room::{Carries, Room};
@@ -180,7 +180,7 @@ impl Backend {
             room: Arc::new(room),
             latency: Latency::default(),
             active_pins: AtomicU64::new(0),
-            moves: Moves::default(),
+            moves: Moves::new(now),
             instance: AtomicU32::new(0),
             role: AtomicU8::new(Role::Settled as u8),
             sheds_since: AtomicU32::new(0),

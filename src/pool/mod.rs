@@ -30,7 +30,7 @@ pub mod active_pins;
 
 mod departures;
 
-mod evening;
+pub mod moves;
 
 pub mod recent;
 
@@ -54,9 +54,9 @@ pub use agent::AgentWord;
 pub use backend::{Backend, BackendId, Standing};
 pub use condition::{AdminState, Evidence, Failure, Health, Memory, Thresholds};
 pub use drain::{Drain, DrainOrder};
-pub use evening::Evening;
 pub use heir::{by_tier, heir, heir_of_rank};
 pub use line::Place;
+pub use moves::Evening;
 pub use registry::Registry;
 pub use room::{Carries, OpenConnection, OpenTunnel, PoolLine, Room, Turn, Wishes};
 pub use slow_start::Warming;

@@ -95,12 +95,12 @@ impl Proxy {
         let mut evening = None;
         let mut admission = Admission::default();
         loop {
+            let is_first = tried.is_empty() && !wait.has_begun() && !admission.has_begun();
+            let now = if is_first { journal.started() } else { Instant::now() };
             let next = if let Some(destination) = admission.destination() {
                 Next::Go(destination)
             } else {
                 let (mut balancer, mut rng) = (local.balancer.borrow_mut(), self.rng.borrow_mut());
-                let is_first = tried.is_empty() && !wait.has_begun() && !admission.has_begun();
-                let now = if is_first { journal.started() } else { Instant::now() };
                 visit.next(pool, &mut balancer, (&tried, &admission.crowd), wait.is_over(), &mut rng, now)
             };
             if !matches!(next, Next::Go(_))
@@ -154,7 +154,9 @@ impl Proxy {
                 self.note_placed(request, &destination, visit, true);
                 return Ok(None);
             }
-            if passage.is_due(pool, &destination) && Box::pin(passage.pass(request, visit, &destination)).await {
+            if passage.is_due(request, visit, &destination, now)
+                && Box::pin(passage.pass(request, visit, &destination)).await
+            {
                 // Whoever takes over may have changed meanwhile.
                 continue;
             }
@@ -253,8 +255,9 @@ impl Proxy {
         journal: &mut Journal,
     ) -> Served {
         let Won { destination, begun: Begun { head, mut exchange, .. }, slot } = won;
+        let pool = request.view.pool(request.pool);
         exchange.let_go_of_request();
-        passage.open();
+        passage.open(|| visit.is_named_anew(pool, &request.parts.headers, &head.headers));
         journal.placement = Some(destination.placement);
         self.note_success(request, &destination, visit, journal);
         Served { head, exchange, slot, destination }
@@ -416,8 +419,8 @@ impl Proxy {
     }
 }
 
-/// Where this request moves its pin to even out the load, that is known until the request has been answered. `false` when
-/// a parallel request of the client has begun to move it elsewhere.
+/// Where this request moves its pin, its client's other requests know of it. `false` when one of those has begun to move it
+/// elsewhere.
 fn goes_with_others<'a>(
     evening: &mut Option<Evening<'a>>,
     pool: &'a Pool,
@@ -425,14 +428,16 @@ fn goes_with_others<'a>(
     destination: &Destination,
 ) -> bool {
     let backend = |member: usize| &*pool.members[member].backend;
-    let (from, pin) = match (destination.moved, visit.pin_id()) {
-        (Some(Moved { from: Some(from), reason: RehomeReason::Rebalanced }), Some(pin)) => (backend(from), pin),
-        _ => {
-            *evening = None;
-            return true;
-        }
+    let (Some(Moved { from: Some(from), reason }), Some(pin)) = (destination.moved, visit.pin_id()) else {
+        *evening = None;
+        return true;
     };
-    let to = backend(destination.member);
+    let (from, to) = (backend(from), backend(destination.member));
+    if reason != RehomeReason::Rebalanced {
+        *evening = None;
+        from.note_move(to, pin, reason, destination.session_lost.is_some(), Instant::now());
+        return true;
+    }
     if !evening.as_ref().is_some_and(|evening| evening.goes_to(to)) {
         *evening = Evening::begin(from, to, pin, Instant::now());
     }

@@ -5,9 +5,15 @@
 //! then they follow, and so do those that come a little later with the same old pin. When the first one fails, the next
 //! takes its place.
 //!
-//! Only requests that leave their home come here, so a lock does no harm: it is held for a look into a map.
+//! An app that names the session anew where it moves, as Tomcat does, says with that that it has adopted it. A reply that
+//! does not may have come from a node that was still asking a dead one for it, so the next request goes alone, too, also
+//! when it comes with the new pin. Its reply has to do: most apps never say anything.
+//!
+//! Only requests that leave their home come here, or have left it in the last seconds, so a lock does no harm: it is held
+//! for a look into a map.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,11 +32,25 @@ const PRUNE_EVERY: Duration = Duration::from_secs(1);
 const MEMORY: Duration = Duration::from_secs(10);
 
 /// The gates of all pools. Outlives every snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gates {
     inner: Mutex<Inner>,
+    made_at: Instant,
+    /// Until when some gate may be ajar: milliseconds since `made_at`.
+    ajar_until: AtomicU64,
     /// Whom the first one waits for.
     pub at_home: AtHome,
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::default(),
+            made_at: Instant::now(),
+            ajar_until: AtomicU64::new(0),
+            at_home: AtHome::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +64,8 @@ impl Inner {
     /// Forgets what is over. Looks at everything, and so once a second at the most.
     fn prune(&mut self, now: Instant) {
         if self.pruned_at.is_none_or(|at| now.duration_since(at) >= PRUNE_EVERY) {
-            self.by_passage.retain(|_, gate| !matches!(gate, Gate::Open { until } if *until <= now));
+            self.by_passage
+                .retain(|_, gate| !matches!(gate, Gate::Ajar { until } | Gate::Open { until } if *until <= now));
             self.pruned_at = Some(now);
         }
     }
@@ -61,19 +82,23 @@ pub struct Passage {
 
 #[derive(Debug)]
 enum Gate {
-    /// The first one is on its way; the others wait for this.
+    /// The first one, or the second one after it, is on its way; the others wait for this.
     Shut(Arc<Notify>),
-    /// The first one has its reply.
+    /// The first one has its reply, which leaves open whether the session has been adopted: the next one goes alone.
+    Ajar { until: Instant },
+    /// Everybody follows.
     Open { until: Instant },
 }
 
 impl Gates {
-    /// Passes the gate: at once as the first one, who gets a [`Pass`], or behind the first one's reply. Waits until
+    /// Passes the gate: at once as one who goes alone, and gets a [`Pass`], or behind that one's reply. Waits until
     /// `deadline` at the longest.
     pub async fn pass(self: &Arc<Self>, passage: Passage, deadline: Instant) -> Option<Pass> {
         loop {
             let opened = match self.look(passage, Instant::now()) {
-                Look::First => return Some(Pass { gates: Arc::clone(self), passage, is_open: false }),
+                Look::Alone { is_first } => {
+                    return Some(Pass { gates: Arc::clone(self), passage, is_first, has_reply: false });
+                }
                 Look::Open => return None,
                 Look::Shut(opened) => opened,
             };
@@ -83,13 +108,31 @@ impl Gates {
         }
     }
 
+    /// Whether a request of this pin that comes to its new home has a gate to pass there. Looks at nothing but a number as
+    /// long as no session has been taken over in the last seconds.
+    pub fn may_be_ajar(&self, passage: Passage, now: Instant) -> bool {
+        // Relaxed is enough: a client has its new pin after this was stored, by way of the network.
+        self.ajar_until.load(Ordering::Relaxed) > self.time(now)
+            && match self.lock().by_passage.get(&passage) {
+                Some(Gate::Ajar { until }) => now < *until,
+                Some(Gate::Shut(_)) => true,
+                Some(Gate::Open { .. }) | None => false,
+            }
+    }
+
+    fn time(&self, at: Instant) -> u64 {
+        u64::try_from(at.duration_since(self.made_at).as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn look(&self, passage: Passage, now: Instant) -> Look<impl Future<Output = ()> + use<>> {
         let mut gates = self.lock();
+        let mut is_first = true;
         match gates.by_passage.get(&passage) {
             // Made while the lock is held, so that it cannot miss the opening.
             Some(Gate::Shut(notify)) => return Look::Shut(Arc::clone(notify).notified_owned()),
             Some(Gate::Open { until }) if now < *until => return Look::Open,
-            Some(Gate::Open { .. }) => {}
+            Some(Gate::Ajar { until }) if now < *until => is_first = false,
+            Some(Gate::Ajar { .. } | Gate::Open { .. }) => {}
             None if gates.by_passage.len() >= MOST => {
                 gates.prune(now);
                 if gates.by_passage.len() >= MOST {
@@ -99,10 +142,10 @@ impl Gates {
             None => {}
         }
         gates.by_passage.insert(passage, Gate::Shut(Arc::default()));
-        Look::First
+        Look::Alone { is_first }
     }
 
-    /// Replaces the gate of whoever was first, and wakes the others.
+    /// Replaces the gate of whoever went alone, and wakes the others.
     fn replace(&self, passage: Passage, gate: Option<Gate>) {
         let mut gates = self.lock();
         let before = match gate {
@@ -122,33 +165,42 @@ impl Gates {
 
 /// What a request finds.
 enum Look<F> {
-    /// Nobody: it is the first.
-    First,
-    /// The first one has been there.
+    /// Nobody: it goes alone.
+    Alone { is_first: bool },
+    /// All may follow.
     Open,
-    /// The first one is on its way.
+    /// Another one is on its way alone.
     Shut(F),
 }
 
-/// The first request's way through the gate. Dropped without a reply, it leaves its place to the next one.
+/// The way through the gate of a request that goes alone. Dropped without a reply, it leaves its place to the next one.
 #[derive(Debug)]
 pub struct Pass {
     gates: Arc<Gates>,
     passage: Passage,
-    is_open: bool,
+    is_first: bool,
+    has_reply: bool,
 }
 
 impl Pass {
-    /// The reply has come: the others follow.
-    pub fn open(mut self, now: Instant) {
-        self.is_open = true;
-        self.gates.replace(self.passage, Some(Gate::Open { until: now + MEMORY }));
+    /// The reply has come: the others follow; but only one of them, when this was the first and the app has not `adopted`
+    /// the session for all that can be seen.
+    pub fn open(mut self, adopted: bool, now: Instant) {
+        self.has_reply = true;
+        let until = now + MEMORY;
+        let gate = if adopted || !self.is_first {
+            Gate::Open { until }
+        } else {
+            self.gates.ajar_until.fetch_max(self.gates.time(until), Ordering::Relaxed);
+            Gate::Ajar { until }
+        };
+        self.gates.replace(self.passage, Some(gate));
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if !self.is_open {
+        if !self.has_reply {
             self.gates.replace(self.passage, None);
         }
     }
@@ -156,7 +208,7 @@ impl Drop for Pass {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
 
@@ -167,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_goes_alone_and_the_others_follow_its_reply() {
+    async fn who_adopts_goes_alone_and_the_others_follow_its_reply() {
         let gates = Arc::<Gates>::default();
         let pass = gates.pass(PASSAGE, soon()).await.expect("nobody was before it");
         let passed = Arc::new(AtomicU32::new(0));
@@ -182,7 +234,7 @@ mod tests {
             .collect();
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(passed.load(Ordering::Relaxed), 0);
-        pass.open(Instant::now());
+        pass.open(true, Instant::now());
         for waiting in waiting {
             waiting.await.expect("it has passed");
         }
@@ -192,13 +244,47 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn behind_a_reply_that_says_nothing_one_more_goes_alone() {
+        let gates = Arc::<Gates>::default();
+        let alone = Arc::new(AtomicU32::new(0));
+        let ask = || {
+            let (gates, alone) = (Arc::clone(&gates), Arc::clone(&alone));
+            tokio::spawn(async move {
+                let Some(pass) = gates.pass(PASSAGE, soon()).await else { return };
+                alone.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                pass.open(false, Instant::now());
+            })
+        };
+        let begun = Instant::now();
+        for asked in [ask(), ask(), ask(), ask()] {
+            asked.await.expect("it has passed");
+        }
+        assert_eq!((alone.load(Ordering::Relaxed), begun.elapsed()), (2, Duration::from_secs(2)));
+        assert!(!gates.may_be_ajar(PASSAGE, Instant::now()), "open by now");
+
+        // The second one's failure makes whoever comes next a first one again.
+        tokio::time::sleep(MEMORY).await;
+        gates.pass(PASSAGE, soon()).await.expect("forgotten").open(false, Instant::now());
+        assert!(gates.may_be_ajar(PASSAGE, Instant::now()));
+        assert!(!gates.may_be_ajar(Passage { pin: 8, ..PASSAGE }, Instant::now()));
+        assert!(!gates.may_be_ajar(PASSAGE, Instant::now() + MEMORY), "no longer");
+        drop(gates.pass(PASSAGE, soon()).await.expect("ajar"));
+        gates.pass(PASSAGE, soon()).await.expect("nobody").open(false, Instant::now());
+        gates.pass(PASSAGE, soon()).await.expect("ajar").open(false, Instant::now());
+        assert!(gates.pass(PASSAGE, soon()).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn when_the_first_fails_exactly_one_takes_its_place() {
         let gates = Arc::<Gates>::default();
         let pass = gates.pass(PASSAGE, soon()).await;
         let waiting: Vec<_> = (0..3)
             .map(|_| {
                 let gates = Arc::clone(&gates);
-                tokio::spawn(async move { gates.pass(PASSAGE, soon()).await.map(|pass| pass.open(Instant::now())) })
+                tokio::spawn(
+                    async move { gates.pass(PASSAGE, soon()).await.map(|pass| pass.open(true, Instant::now())) },
+                )
             })
             .collect();
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -224,7 +310,7 @@ mod tests {
         }
         assert_eq!(passes.len() + 1, MOST, "one was there before");
         for pass in passes {
-            pass.open(Instant::now());
+            pass.open(true, Instant::now());
         }
         tokio::time::sleep(MEMORY).await;
         assert!(gates.pass(Passage { pin: 0, heir: 2 }, soon()).await.is_some(), "what is over makes room");

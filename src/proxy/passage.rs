@@ -20,8 +20,8 @@ pub(super) enum Passage<'a> {
     Due(Duration),
     /// The same, and it is at home, where others wait for it to end.
     Home { limit: Duration, _inside: Inside<'a> },
-    /// It goes first, and others wait for it.
-    First(Pass),
+    /// It goes alone, and others wait for it.
+    Alone(Pass),
 }
 
 impl<'a> Passage<'a> {
@@ -43,11 +43,20 @@ impl<'a> Passage<'a> {
     }
 
     /// Where every node has the session, all that matters is that nobody uses it where it is taken from.
-    pub(super) fn is_due(&self, pool: &Pool, destination: &Destination) -> bool {
+    pub(super) fn is_due(&self, request: &Request<'_>, visit: &Visit, destination: &Destination, now: Instant) -> bool {
+        let has_one_copy = || request.view.pool(request.pool).settings.sessions == Sessions::Backup;
         matches!(self, Self::Due(_) | Self::Home { .. })
             && match destination.placement {
                 Placement::Rehomed(_) if leaves_a_living_home(destination.placement) => true,
-                Placement::Detour(_) | Placement::Rehomed(_) => pool.settings.sessions == Sessions::Backup,
+                Placement::Detour(_) | Placement::Rehomed(_) => has_one_copy(),
+                // It may have come there by the request before this one.
+                Placement::Kept => {
+                    has_one_copy()
+                        && visit.pin_id().is_some_and(|pin| {
+                            let gates = &request.view.snapshot.gates;
+                            gates.may_be_ajar(through(request, pin, destination), now)
+                        })
+                }
                 _ => false,
             }
     }
@@ -61,21 +70,25 @@ impl<'a> Passage<'a> {
         let (Self::Due(limit), Some(pin)) = (&*self, visit.pin_id()) else { return false };
         let deadline = Instant::now() + *limit;
         let gates = &request.view.snapshot.gates;
-        let heir = request.view.pool(request.pool).members[destination.member].backend.stable_hash();
-        let pass = gates.pass(gate::Passage { pin, heir }, deadline).await;
+        let pass = gates.pass(through(request, pin, destination), deadline).await;
         if pass.is_some() && leaves_a_living_home(destination.placement) {
             gates.at_home.left(pin, deadline).await;
         }
-        *self = pass.map_or(Self::Free, Self::First);
+        *self = pass.map_or(Self::Free, Self::Alone);
         true
     }
 
-    /// The reply has come: whoever waits may follow.
-    pub(super) fn open(&mut self) {
-        if let Self::First(pass) = std::mem::replace(self, Self::Free) {
-            pass.open(Instant::now());
+    /// The reply has come: whoever waits may follow. `adopted` is only asked of one that went alone.
+    pub(super) fn open(&mut self, adopted: impl FnOnce() -> bool) {
+        if let Self::Alone(pass) = std::mem::replace(self, Self::Free) {
+            pass.open(adopted(), Instant::now());
         }
     }
+}
+
+fn through(request: &Request<'_>, pin: u64, destination: &Destination) -> gate::Passage {
+    let heir = request.view.pool(request.pool).members[destination.member].backend.stable_hash();
+    gate::Passage { pin, heir }
 }
 
 /// Whether requests that are under way at home will be answered there soon. Where a home may hang it is not waited for.

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::Backend;
 use crate::pool::active_pins::{Moment, estimate, estimate_left};
 use crate::pool::departures::Departures;
-use crate::pool::evening::Moves;
+use crate::pool::moves::{Move, Moves};
+use crate::telemetry::words::RehomeReason;
 
 impl Backend {
     /// Clients that used their pin here within the idle time, as last counted.
@@ -23,14 +24,20 @@ impl Backend {
         (self.active_pins() + u64::from(coming)).saturating_sub(u64::from(going))
     }
 
-    /// Pins that move from or to here to even out the load.
+    /// Pins that move from or to here.
     pub(in crate::pool) fn moves(&self) -> &Moves {
         &self.moves
     }
 
-    /// Where this pin goes to even out the load, or went a moment ago. Takes a lock: for pins whose turn it is.
-    pub fn evening_to(&self, pin_id: u64, now: Instant) -> Option<u64> {
-        self.moves.destination(pin_id, now)
+    /// Where this pin moves to, or moved a moment ago. One atomic load unless some pin did; then a lock.
+    pub fn move_of(&self, pin_id: u64, now: Instant) -> Option<Move> {
+        self.moves.of(pin_id, now)
+    }
+
+    /// Notes that a pin moves from here, for its other requests. Takes a lock.
+    pub fn note_move(&self, to: &Self, pin_id: u64, reason: RehomeReason, session_lost: bool, now: Instant) {
+        to.moves.forget(pin_id, now);
+        self.moves.note(pin_id, Move { to: to.stable_hash(), reason, session_lost }, now);
     }
 
     /// Set by whoever counts.

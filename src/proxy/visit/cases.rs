@@ -302,3 +302,57 @@ fn a_client_whose_session_id_changes_at_login_is_counted_once() {
     let counts = session.store.count_by_home(|record| site.wall - record.refreshed <= 1800);
     assert_eq!(counts[&site.backend(first.member).stable_hash()], 1);
 }
+
+/// Of parallel requests one finds the home dead and moves the pin, and another, of the same moment, finds it back.
+#[test]
+fn who_was_sent_before_the_pin_moved_goes_along_though_the_home_is_back() {
+    let mut site = Site::new("sessions: backup");
+    let (first, reply) = site.visit("");
+    let (home, cookie) = (first.member, pair(&reply));
+    site.observe(home, Evidence::ProbeFailed(Failure::Silent), 1);
+    let (moving, there, request) = site.go(&cookie, &Tried::default());
+    assert_eq!(there.placement, Placement::Rehomed(RehomeReason::Unreachable));
+    let pin = moving.pin_id().unwrap();
+    site.backend(home).note_move(site.backend(there.member), pin, RehomeReason::Unreachable, false, site.now);
+    site.observe(home, Evidence::ProbeOk, 1);
+    assert_eq!(site.go(&cookie, &Tried::default()).1, there);
+    let (_, reply) = site.end((moving, there, request), "", None);
+    assert_eq!(site.visit(&pair(&reply)).0.placement, Placement::Kept, "the new pin is of there");
+
+    // Not where that has failed this request; and not for ever, for a client that takes no new pin.
+    let mut tried = Tried::default();
+    tried.insert(there.member);
+    assert_eq!(site.go(&cookie, &tried).1.member, home);
+    site.pass(10);
+    assert_eq!(site.visit(&cookie).0, Destination::plain(home, Placement::Kept));
+}
+
+/// A reply from the old home that comes after the one that moved the pin has the last word on the client's cookie.
+#[test]
+fn a_late_reply_does_not_take_a_moved_pin_back() {
+    let mut site = Site::new("sessions: local, affinity: { cookie: { name: pin, idle_timeout: 60s } }");
+    let (first, reply) = site.visit("");
+    let (home, cookie) = (first.member, pair(&reply));
+    site.pass(50);
+    let other = (home + 1) % 3;
+    let late = site.go(&cookie, &Tried::default());
+    let pin = late.0.pin_id().unwrap();
+    let (placed, reply) = site.visit(&cookie);
+    assert!(placed.placement == Placement::Kept && reply.contains_key(SET_COOKIE), "a refresh is due");
+    site.backend(home).note_move(site.backend(other), pin, RehomeReason::Gone, true, site.now);
+    assert!(site.end(late, "", None).1.is_empty());
+}
+
+/// Lost, lost again elsewhere, and back at the first one in the same life of it: lost there once more.
+#[test]
+fn each_session_that_a_client_loses_at_one_home_is_a_loss_of_its_own() {
+    let mut site = Site::new("sessions: local");
+    let (_, reply) = site.visit("");
+    let cookie = pair(&reply);
+    let loss = |site: &Site, cookie: &str| site.go(cookie, &Tried::default()).0.loss(&site.snapshot.pools[0]).unwrap();
+    assert_eq!(loss(&site, &cookie), loss(&site, &cookie), "parallel requests");
+    let first = loss(&site, &cookie);
+    site.pass(600);
+    let (_, reply) = site.visit(&cookie);
+    assert_ne!(loss(&site, &pair(&reply)), first, "by now it has another session there");
+}

@@ -49,6 +49,12 @@ impl Visit {
             (Opened::UnknownBackend(orphan), Placement::Rehomed(_)) => {
                 Some(self.fresh_pin(pool, destination.member, orphan.id, orphan.issued))
             }
+            // Another of its requests has moved the pin meanwhile. This one's word on it may be the last to reach the client.
+            (Opened::Valid(pin) | Opened::OldKey(pin), _)
+                if pool.members[pin.home as usize].backend.move_of(pin.id, now).is_some() =>
+            {
+                None
+            }
             (Opened::Valid(pin) | Opened::OldKey(pin), placement) => {
                 // With one copy of each session the pin has to tell whom the heir was told of since the last change.
                 let has_new_heir =
@@ -151,6 +157,16 @@ impl Visit {
         // The app may also move a session by itself: the id stays, and names another backend.
         let is_moved = !is_same_id && this.named == Some(member as u32);
         !is_same_session || is_moved
+    }
+
+    /// Whether the reply issues another session id than the request carried.
+    pub(in crate::proxy) fn is_named_anew(&self, pool: &Pool, request: &HeaderMap, reply: &HeaderMap) -> bool {
+        let Affinity::AppSession(session) = &pool.affinity else {
+            return app_cookie::begins_session(pool.settings.session_cookie.as_deref(), request, reply, self.now);
+        };
+        let presented = self.presented().map(|presented| presented.key);
+        let issued = session.reader.id_of_reply(reply, self.now);
+        issued.is_some_and(|issued| presented != Some(session.look_at(issued.id).key))
     }
 
     /// The pin as this visit changes it: a long detour is noted, and forgotten at home; a new life of the home is named.

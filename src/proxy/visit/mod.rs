@@ -205,10 +205,11 @@ impl Visit {
     /// What the loss of this client's session is known by: the same for parallel requests that find it lost, another one
     /// when the session that it began after that is lost, too. `None` without a pin.
     pub(in crate::proxy) fn loss(&self, pool: &Pool) -> Option<u64> {
-        // A pin keeps its id wherever it moves; where it lived, and in which life, it has lost one session only.
+        // A pin keeps its id wherever it moves; where it lived, in which life, and since when, it has lost one session only.
         let lived = self.pin().map_or(0, |pin| {
             let home = &pool.members[pin.home as usize].backend;
-            home.stable_hash().wrapping_add(u64::from(pin.instance))
+            let since = if next::tells_age(pool) { u64::from(pin.refreshed) } else { 0 };
+            home.stable_hash().wrapping_add(u64::from(pin.instance)).wrapping_add(since << 32)
         });
         self.pin_id.map(|id| id ^ lived)
     }

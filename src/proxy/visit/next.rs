@@ -56,6 +56,9 @@ impl Visit {
         has_waited: bool,
         now: Instant,
     ) -> Next {
+        if let Some(next) = self.next_along_with_others(pin, pool, (tried, crowd), now) {
+            return next;
+        }
         let home = pin.home as usize;
         let away = Away { home: Some(home), pin_id: pin.id, detour: pin.detour };
         match self.course(pin, pool, tried, has_waited, now) {
@@ -86,6 +89,24 @@ impl Visit {
                 next => next,
             },
         }
+    }
+
+    /// Where another request of this client moves the pin, or moved it a moment ago: this one was sent before its client had
+    /// the new one. So it goes whatever is the matter with the home by now.
+    fn next_along_with_others(
+        &self,
+        pin: &Pin,
+        pool: &Pool,
+        (tried, crowd): (&Tried, &Crowd),
+        now: Instant,
+    ) -> Option<Next> {
+        let home = pin.home as usize;
+        let known = pool.members[home].backend.move_of(pin.id, now)?;
+        let is_there = |member: &Member| member.backend.stable_hash() == known.to;
+        let to = pool.members.iter().position(is_there).filter(|to| serves_pinned(pool, *to, tried))?;
+        let course = Course::Rehome { reason: known.reason, session_lost: known.session_lost };
+        let detour = Some(Detour { to: to as u32, since: self.now });
+        Some(self.follow(course, pool, Away { home: Some(home), pin_id: pin.id, detour }, (tried, crowd), now))
     }
 
     /// Whether this is the one request by a key that is let through to its home, which is on probation.
@@ -255,11 +276,6 @@ impl Visit {
         let used = (pin.refreshed.max(backend.sheds_since()), self.now);
         if !is_idle || !rebalance::is_turn(pin.id, backend.stable_hash(), used, settings.pace.per_second()) {
             return None;
-        }
-        // Parallel requests go the same way.
-        if let Some(there) = backend.evening_to(pin.id, now) {
-            let is_there = |member: &Member| member.backend.stable_hash() == there;
-            return pool.members.iter().position(is_there).filter(|to| serves_pinned(pool, *to, tried));
         }
         // As many as they have at this moment, and those under way: until pins are counted again, more would come or go than
         // the share, and move twice.
@@ -658,7 +674,7 @@ pub(super) fn place_of_unknown(pin_id: u64, pool: &Pool, tried: &Tried, now: Ins
 }
 
 /// Whether pins tell when they were made.
-fn tells_age(pool: &Pool) -> bool {
+pub(super) fn tells_age(pool: &Pool) -> bool {
     match &pool.affinity {
         Affinity::Cookie(_) => true,
         Affinity::AppSession(session) => session.home_by == HomeBy::Learn,

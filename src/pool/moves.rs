@@ -1,0 +1,296 @@
+//! Pins on their way from one backend to another.
+//!
+//! Requests of one client that come with the pin as it was, while the first of them moves it or a moment after, go the same
+//! way: whatever has become of the home meanwhile, their session is no longer there, or is being fetched from there. And
+//! what they would say of the pin on their own way home is not said, since it might be the client's last word of it.
+//!
+//! To even out the load, a move counts from the decision on, and not only when it is answered: others that are to move
+//! meanwhile have to know, or more go than are too many.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Backend;
+use crate::telemetry::words::RehomeReason;
+
+/// So long a move is known: what a client has sent before it had its new pin has come by then.
+const MEMORY: Duration = Duration::from_secs(10);
+
+/// Pins that are looked for at the same time by many threads.
+const SHARDS: usize = 16;
+
+/// Moves of a shard that are known. With more at once, the latest ones go uncounted, and each request by itself.
+const MOST: usize = 1024;
+
+/// A pin that moves, or moved a moment ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The stable hash of where to.
+    pub to: u64,
+    /// Why.
+    pub reason: RehomeReason,
+    /// Its session is gone.
+    pub session_lost: bool,
+}
+
+/// Moves of pins from and to one backend.
+#[derive(Debug)]
+pub(super) struct Moves {
+    /// Pins about to come, to even out the load.
+    coming: AtomicU32,
+    /// Pins about to go, to even out the load.
+    going: AtomicU32,
+    made_at: Instant,
+    /// Until when some pin is known that went: milliseconds since `made_at`.
+    known_until: AtomicU64,
+    /// Those that go, or went a moment ago.
+    shards: [Mutex<HashMap<u64, Known>>; SHARDS],
+}
+
+#[derive(Debug)]
+struct Known {
+    it: Move,
+    /// Under way to even out the load.
+    requests: u32,
+    /// When it began, or had moved to even out the load.
+    last: Instant,
+    /// One that only follows moves no pin any more.
+    is_counted: bool,
+    /// The pin has come back since.
+    is_back: bool,
+}
+
+impl Moves {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            coming: AtomicU32::new(0),
+            going: AtomicU32::new(0),
+            made_at: now,
+            known_until: AtomicU64::new(0),
+            shards: Default::default(),
+        }
+    }
+
+    /// How many are about to come, and to go.
+    pub(super) fn expected(&self) -> (u32, u32) {
+        (self.coming.load(Ordering::Relaxed), self.going.load(Ordering::Relaxed))
+    }
+
+    /// Where this pin goes or went a moment ago. Looks at nothing but a number when nobody has gone in the last seconds, else
+    /// takes a lock for a look into a map.
+    pub(super) fn of(&self, pin_id: u64, now: Instant) -> Option<Move> {
+        // Relaxed is enough: who comes a moment earlier was not after the move.
+        let known_until = self.known_until.load(Ordering::Relaxed);
+        if known_until == 0 || known_until <= self.time(now) {
+            return None;
+        }
+        self.shard(pin_id).get(&pin_id).filter(|known| known.is_known(now)).map(|known| known.it)
+    }
+
+    /// Notes where a pin goes, for its other requests.
+    pub(super) fn note(&self, pin_id: u64, it: Move, now: Instant) {
+        let mut shard = self.shard(pin_id);
+        let is_full = make_room(&mut shard, now);
+        match shard.get_mut(&pin_id) {
+            // While it moves to even out the load, that is where it goes; and who follows makes nothing known for longer.
+            Some(known) if known.requests > 0 || known.is_known(now) && known.it.to == it.to => return,
+            None if is_full => return,
+            _ => {
+                shard.insert(pin_id, Known { it, requests: 0, last: now, is_counted: false, is_back: false });
+            }
+        }
+        self.extend(now);
+    }
+
+    /// Notes that a pin comes here.
+    pub(super) fn forget(&self, pin_id: u64, now: Instant) {
+        if self.of(pin_id, now).is_some()
+            && let Some(known) = self.shard(pin_id).get_mut(&pin_id)
+        {
+            known.is_back = true;
+        }
+    }
+
+    fn extend(&self, now: Instant) {
+        self.known_until.fetch_max(self.time(now + MEMORY), Ordering::Relaxed);
+    }
+
+    fn time(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.made_at).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn shard(&self, pin_id: u64) -> MutexGuard<'_, HashMap<u64, Known>> {
+        // Ids are random.
+        self.shards[pin_id as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn is_known(&self, now: Instant) -> bool {
+        !self.is_back && (self.requests > 0 || now.saturating_duration_since(self.last) < MEMORY)
+    }
+}
+
+/// Says whether there is none.
+fn make_room(shard: &mut HashMap<u64, Known>, now: Instant) -> bool {
+    if shard.len() >= MOST {
+        shard.retain(|_, known| known.requests > 0 || known.is_known(now));
+    }
+    shard.len() >= MOST
+}
+
+/// A request that moves its pin to even out the load, for as long as it is under way.
+#[derive(Debug)]
+pub struct Evening<'a> {
+    from: &'a Backend,
+    to: &'a Backend,
+    pin_id: u64,
+    is_noted: bool,
+}
+
+impl<'a> Evening<'a> {
+    /// Begins it. `None` when another request of this pin was quicker, and goes elsewhere.
+    pub fn begin(from: &'a Backend, to: &'a Backend, pin_id: u64, now: Instant) -> Option<Self> {
+        to.moves().forget(pin_id, now);
+        let mut shard = from.moves().shard(pin_id);
+        let is_full = make_room(&mut shard, now);
+        let it = Move { to: to.stable_hash(), reason: RehomeReason::Rebalanced, session_lost: false };
+        let is_noted = match shard.get_mut(&pin_id) {
+            Some(known) if known.it == it && known.is_known(now) => {
+                known.requests += 1;
+                true
+            }
+            Some(known) if known.requests > 0 => return None,
+            None if is_full => false,
+            _ => {
+                shard.insert(pin_id, Known { it, requests: 1, last: now, is_counted: true, is_back: false });
+                from.moves().going.fetch_add(1, Ordering::Relaxed);
+                to.moves().coming.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+        };
+        drop(shard);
+        from.moves().extend(now);
+        // Not before: whoever ends takes the lock.
+        Some(Self { from, to, pin_id, is_noted })
+    }
+
+    /// Whether the pin moves there.
+    pub fn goes_to(&self, backend: &Backend) -> bool {
+        self.to.serial() == backend.serial()
+    }
+}
+
+impl Drop for Evening<'_> {
+    fn drop(&mut self) {
+        if !self.is_noted {
+            return;
+        }
+        let mut shard = self.from.moves().shard(self.pin_id);
+        let Some(known) = shard.get_mut(&self.pin_id) else { return };
+        known.requests -= 1;
+        if known.requests == 0 && std::mem::take(&mut known.is_counted) {
+            known.last = Instant::now();
+            self.from.moves().extend(known.last);
+            self.from.moves().going.fetch_sub(1, Ordering::Relaxed);
+            self.to.moves().coming.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::pool::{BackendId, Registry};
+
+    fn backends(names: [&str; 3], now: Instant) -> [Arc<Backend>; 3] {
+        let registry = Registry::new(1);
+        names.map(|name| registry.backend(&BackendId { pool: "shop".into(), name: name.into() }, now))
+    }
+
+    fn expected(backends: &[Arc<Backend>; 3]) -> [u64; 3] {
+        [0, 1, 2].map(|index: usize| backends[index].expected_pins())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_move_counts_once_however_many_requests_make_it_and_all_go_the_same_way() {
+        let backends = backends(["red", "green", "blue"], Instant::now());
+        backends.iter().for_each(|backend| backend.set_active_pins(10));
+        let [red, green, blue] = &backends;
+        let begin = |to| Evening::begin(red, to, 7, Instant::now());
+        let to_of = |from: &Backend| from.move_of(7, Instant::now()).map(|it| it.to);
+        assert_eq!(to_of(red), None);
+
+        let (first, second) = (begin(green).unwrap(), begin(green).unwrap());
+        assert!(begin(blue).is_none(), "another was quicker");
+        assert_eq!(expected(&backends), [9, 11, 10]);
+        assert_eq!(to_of(red), Some(green.stable_hash()));
+        drop(first);
+        assert_eq!(expected(&backends), [9, 11, 10], "one is under way");
+        drop(second);
+        assert_eq!(expected(&backends), [10, 10, 10], "counted where it lives now");
+
+        // One that comes late follows, and moves no pin.
+        tokio::time::advance(MEMORY / 2).await;
+        assert_eq!(to_of(red), Some(green.stable_hash()));
+        drop(begin(green).unwrap());
+        let late = begin(green).unwrap();
+        assert_eq!(expected(&backends), [10, 10, 10]);
+        drop(late);
+
+        tokio::time::advance(MEMORY).await;
+        assert_eq!(to_of(red), None);
+        let _anew = begin(blue).unwrap();
+        assert_eq!(expected(&backends), [9, 10, 11]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_moves_are_known_for_a_while_too_and_until_the_pin_comes_back() {
+        let backends = backends(["red", "green", "blue"], Instant::now());
+        let [red, green, blue] = &backends;
+        let gone = |to: &Backend| Move { to: to.stable_hash(), reason: RehomeReason::Gone, session_lost: true };
+        red.note_move(green, 7, RehomeReason::Gone, true, Instant::now());
+        assert_eq!(red.move_of(7, Instant::now()), Some(gone(green)));
+        assert_eq!(red.move_of(8, Instant::now()), None, "another pin");
+        assert_eq!(green.move_of(7, Instant::now()), None, "it is there");
+        tokio::time::advance(MEMORY / 2).await;
+        green.note_move(red, 7, RehomeReason::Gone, true, Instant::now());
+        assert_eq!(red.move_of(7, Instant::now()), None, "it is back");
+        red.note_move(blue, 7, RehomeReason::Gone, true, Instant::now());
+        assert_eq!(red.move_of(7, Instant::now()), Some(gone(blue)));
+        tokio::time::advance(MEMORY).await;
+        assert_eq!(red.move_of(7, Instant::now()), None, "long ago");
+
+        // Who moves to even out the load goes on, and what it counts is counted to its end.
+        let evening = Evening::begin(red, green, 7, Instant::now()).unwrap();
+        red.note_move(blue, 7, RehomeReason::Gone, true, Instant::now());
+        assert_eq!(red.move_of(7, Instant::now()).map(|it| it.to), Some(green.stable_hash()));
+        blue.note_move(red, 7, RehomeReason::Gone, true, Instant::now());
+        assert_eq!(red.move_of(7, Instant::now()), None);
+        assert_eq!(green.expected_pins(), 1);
+        drop(evening);
+        assert_eq!(green.expected_pins(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_of_moves_is_bounded() {
+        let backends = backends(["red", "green", "blue"], Instant::now());
+        let [red, green, _] = &backends;
+        red.set_active_pins(100_000);
+        let begin = |pin| Evening::begin(red, green, pin, Instant::now()).expect("nobody else moves it");
+        let all: Vec<_> = (0..20_000).map(begin).collect();
+        assert_eq!(green.expected_pins(), (MOST * SHARDS) as u64);
+        drop(all);
+        assert_eq!(green.expected_pins(), 0);
+        // What is over makes room.
+        tokio::time::advance(MEMORY).await;
+        let _anew: Vec<_> = (20_000..20_100).map(begin).collect();
+        assert_eq!(green.expected_pins(), 100);
+    }
+}
