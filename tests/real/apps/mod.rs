@@ -13,7 +13,7 @@ pub(crate) mod visitors;
 
 use server::Make;
 use stage::{Stage, Way};
-use story::{left_by_waiting, play};
+use story::{left_by_waiting, play, play_a_hang};
 
 const OWN_COOKIE: Way = Way::pinned("{ cookie: { name: stickpin } }");
 
@@ -64,6 +64,12 @@ async fn tomcats_that_replicate_to_all_lose_nothing() {
 async fn tomcats_with_one_backup_lose_nothing() {
     let mut stage = Stage::open(Make::TomcatBackup, "backup", &[OWN_COOKIE, BY_ROUTE]).await;
     play(&mut stage, "backup").await;
+}
+
+#[tokio::test]
+async fn tomcats_with_one_backup_lose_nothing_when_one_hangs() {
+    let mut stage = Stage::open(Make::TomcatBackup, "backup", &[OWN_COOKIE, BY_ROUTE]).await;
+    play_a_hang(&mut stage, "backup").await;
 }
 
 #[tokio::test]

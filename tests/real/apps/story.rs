@@ -51,6 +51,15 @@ pub(crate) async fn play(stage: &mut Stage, sessions: &str) {
     }
     joined(stage).await;
     // The last: a Tomcat that hung is to be started again, and so are those that it has told of sessions as they were.
+    if stage.make != Make::TomcatBackup {
+        hung(stage, "app2", sessions).await;
+    }
+}
+
+/// A server that hangs, by itself. For Tomcat's BackupManager that has to be another cluster than one in which a server has
+/// died: there a survivor's session may have no copy any more, or only the one of that moment.
+pub(crate) async fn play_a_hang(stage: &mut Stage, sessions: &str) {
+    steady(stage).await;
     hung(stage, "app2", sessions).await;
 }
 
@@ -211,9 +220,9 @@ fn forgive_half_replies(stage: &mut Stage) {
     }
 }
 
-/// A Tomcat that takes a session over from a dead one does not always give it its new id with the first reply. While a
-/// later request has it do so, parallel ones with the old id find neither, on the same server: one answer, and the login
-/// is not lost. That nobody may see who asks for one thing at a time.
+/// A Tomcat that takes a session over may be asking one that hangs for it, with the first request or the first two, and
+/// answers those as if nobody were logged in: to one who asks several times at once, and the login is not lost. That nobody
+/// may see who asks for one thing at a time.
 fn forgive_swaps(stage: &mut Stage) {
     if stage.make == Make::TomcatBackup {
         let mut forgiven = 0;
@@ -228,7 +237,7 @@ fn forgive_swaps(stage: &mut Stage) {
             assert!(of_one <= 3, "{}: {of_one} answers without a login", visitor.user);
             forgiven += of_one;
         }
-        println!("{forgiven} parallel answers without a login, while Tomcat gave the session its new id");
+        println!("{forgiven} parallel answers without a login, while a Tomcat asked one that hangs");
     }
 }
 
@@ -293,10 +302,11 @@ async fn joined(stage: &mut Stage) {
     stage.add_the_fourth().await;
     stage.until_health(fourth, "healthy").await;
     for (front, crowd) in stage.fronts.iter_mut().zip(&crowds).filter(|(front, _)| front.rebalances()) {
-        let share = crowd.len() / 4;
-        until("the fourth has 0.8 of its share", async || {
+        // With one copy only those can move whose heir it is: by chance, a third of those that are at the fullest.
+        let least = crowd.len() / if front.sessions == "backup" { 10 } else { 5 };
+        until("the fourth has most of its share", async || {
             let pins = front.admin.backend("shop", fourth).await["active_pins"].as_u64().unwrap_or_default();
-            if pins as usize * 10 >= share * 8 { Ok(()) } else { Err(pins) }
+            if pins as usize >= least { Ok(()) } else { Err(pins) }
         })
         .await;
     }
@@ -324,7 +334,8 @@ async fn joined(stage: &mut Stage) {
             front.visitors[before..].iter().filter(|visitor| visitor.home == fourth).count() * 2
         };
         let count = front.visitors.len();
-        assert!(there >= count / 8, "{}: {there} of {count} at the new server", front.way.affinity);
+        let least = count / if front.sessions == "backup" { 10 } else { 8 };
+        assert!(there >= least, "{}: {there} of {count} at the new server", front.way.affinity);
         record(front, "joined", &format!("{there} at {fourth}"));
     }
 }
@@ -404,7 +415,14 @@ fn record(front: &Front, what: &str, whom: &str) {
 
 fn judge_common(front: &Front, visitor: &Visitor, what: &str) {
     let failures = visitor.failures();
-    assert!(failures.is_empty(), "{what}: {} at home at {}: {failures:?}", visitor.user, visitor.home);
+    assert!(
+        failures.is_empty(),
+        "{what}: {} at home at {}: {} failed:\n{}",
+        visitor.user,
+        visitor.home,
+        failures.len(),
+        visitor.story()
+    );
     visitor.assert_own_session();
     for answer in visitor.answers() {
         let heir = text(answer, "heir");

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use http::HeaderMap;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -174,28 +173,30 @@ impl Visitor {
         }
     }
 
-    /// All of its connections at the same time, with the same cookies, as a browser that loads a page.
+    /// All of its connections at the same time, with the same cookies, as a browser that loads a page; and as there, the last
+    /// reply to come has the last word on a cookie.
     async fn ask_at_once(&mut self, path: &str) -> Vec<Result<Reply, ClientError>> {
         let cookies = self.client.cookies.clone();
         let mut asked = Vec::new();
         for mut other in self.others.drain(..) {
             let path = path.to_owned();
             other.cookies = cookies.clone();
-            asked.push(tokio::spawn(async move { (other.get(&path).await, other) }));
+            asked.push(tokio::spawn(async move { (other.get(&path).await, Instant::now(), other) }));
         }
-        let mut replies = vec![self.client.get(path).await];
-        let mut set: Vec<HeaderMap> = Vec::new();
+        let own = self.client.get(path).await;
+        let mut replies = vec![(own, Instant::now())];
         for asked in asked {
-            let (reply, other) = asked.await.expect("asking does not panic");
-            set.extend(reply.iter().map(|reply| reply.headers.clone()));
-            replies.push(reply);
+            let (reply, came, other) = asked.await.expect("asking does not panic");
+            replies.push((reply, came));
             self.others.push(other);
         }
-        set.iter().for_each(|headers| self.client.cookies.remember(headers));
+        replies.sort_by_key(|(_, came)| *came);
+        let in_order = replies.iter().filter_map(|(reply, _)| reply.as_ref().ok());
+        in_order.for_each(|reply| self.client.cookies.remember(&reply.headers));
         if self.carries != Carries::Cookies {
             self.client.cookies.remove("JSESSIONID");
         }
-        replies
+        replies.into_iter().map(|(reply, _)| reply).collect()
     }
 
     fn note(&mut self, reply: Result<Reply, ClientError>, asked: Asked) {
@@ -238,7 +239,7 @@ impl Visitor {
                     ["rehomed_from", "rehome_reason", "session_lost", "asked_for"].map(|field| text(answer, field));
                 format!("{} {:?} {} {visits} {}", seen.round, seen.asked, text(answer, "served_by"), told.join(" "))
             }
-            Err(error) => format!("{} {:?} {error}", seen.round, seen.asked),
+            Err(error) => format!("{} {:?} {error:.400}", seen.round, seen.asked),
         };
         self.seen.iter().map(line).collect::<Vec<_>>().join("\n")
     }
