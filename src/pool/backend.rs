@@ -36,6 +36,9 @@ use crate::config::Pace;
 use crate::telemetry::counters::BackendCounters;
 use crate::telemetry::events::{Event, Events};
 
+/// So many seconds after it ceased to shed it is known that it did: as long as a pin that moved is remembered.
+const SHEDDING_KNOWN: u32 = 10;
+
 /// Which backend: pool and name. The address is a setting, not part of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId {
@@ -96,8 +99,9 @@ pub struct Backend {
     instance: AtomicU32,
     /// What evening out makes of it; see [`super::rebalance`].
     role: AtomicU8,
-    /// Since when it sheds, in seconds of the wall clock.
+    /// Since when it sheds, and when it last ceased to, in seconds of the wall clock.
     sheds_since: AtomicU32,
+    shed_until: AtomicU32,
     /// Since when its pinned clients cannot be served, as [`Backend::drain_since`] counts; 0 while they can.
     unavailable_since: AtomicU64,
     /// When it was last back in reach without having begun another life, as [`Backend::drain_since`] counts; 0 for never.
@@ -184,6 +188,7 @@ impl Backend {
             instance: AtomicU32::new(0),
             role: AtomicU8::new(Role::Settled as u8),
             sheds_since: AtomicU32::new(0),
+            shed_until: AtomicU32::new(0),
             unavailable_since: AtomicU64::new(0),
             in_use_since: AtomicU64::new(0),
             // From its first moment on: one that has not been measured yet may serve anybody.
@@ -311,11 +316,21 @@ impl Backend {
         self.sheds_since.load(Ordering::Relaxed)
     }
 
+    /// Whether it gives clients away, or did so a moment ago: further requests of those may be on their way. `now` in
+    /// seconds of the wall clock.
+    pub fn has_shed(&self, now: u32) -> bool {
+        let ceased_at = || self.shed_until.load(Ordering::Relaxed);
+        self.role() == Role::Sheds || now.saturating_sub(ceased_at()) < SHEDDING_KNOWN
+    }
+
     /// Set by whoever counts pins; `now` in seconds of the wall clock.
     pub fn set_role(&self, role: Role, now: u32) {
         // Relaxed: a request that sees it a moment late loses nothing.
-        if role == Role::Sheds && self.role() != Role::Sheds {
-            self.sheds_since.store(now, Ordering::Relaxed);
+        match (self.role() == Role::Sheds, role == Role::Sheds) {
+            // One that goes on after a moment has not ceased: whose turn it was stays so.
+            (false, true) if !self.has_shed(now) => self.sheds_since.store(now, Ordering::Relaxed),
+            (true, false) => self.shed_until.store(now, Ordering::Relaxed),
+            _ => {}
         }
         self.role.store(role as u8, Ordering::Relaxed);
     }
@@ -499,6 +514,7 @@ impl Backend {
                 inner.history = History::new();
             }
             self.note_turn(&inner, now);
+            self.note_weight(&inner, now);
             self.publish(&inner);
             self.note_availability(&inner, now);
             (from, to)
@@ -532,9 +548,10 @@ impl Backend {
     }
 
     /// The operator's order; `None` takes it back.
-    pub fn order_weight(&self, weight: Option<u32>) {
+    pub fn order_weight(&self, weight: Option<u32>, now: Instant) {
         let mut inner = self.lock();
         inner.weight_order = weight;
+        self.note_weight(&inner, now);
         self.publish(&inner);
     }
 
@@ -570,6 +587,14 @@ impl Backend {
         };
         stamp.store(self.stamp(now), Ordering::Relaxed);
         self.pool.note_heirs(now);
+    }
+
+    /// Notes that it has another weight, which says whose heir it is. Before [`Backend::publish`], too. A weight of the file
+    /// comes with a snapshot, whose age is known.
+    fn note_weight(&self, inner: &Inner, now: Instant) {
+        if inner.weight() != self.weight() {
+            self.pool.note_heirs(now);
+        }
     }
 
     /// Whether others' clients could go to it so many seconds ago, so that it may have been told to keep a copy then. Its
@@ -624,7 +649,7 @@ impl Backend {
         let deadline = inner.drain.and_then(|drain| drain.deadline);
         self.drain_until.store(deadline.map_or(0, |deadline| self.stamp(deadline)), Ordering::Relaxed);
         self.is_drained.store(inner.drain.is_some_and(|drain| drain.drained.is_some()), Ordering::Relaxed);
-        let weight = inner.weight_order.unwrap_or_else(|| inner.agent.weight(inner.file_weight));
+        let weight = inner.weight();
         let standing = inner.standing().pack();
         let had_weight = self.weight.swap(weight, Ordering::Relaxed) > 0;
         let before = self.standing.swap(standing, Ordering::AcqRel);
@@ -666,6 +691,10 @@ impl Inner {
             memory: self.condition.memory(),
             is_silent: self.condition.is_silent(),
         }
+    }
+
+    fn weight(&self) -> u32 {
+        self.weight_order.unwrap_or_else(|| self.agent.weight(self.file_weight))
     }
 
     fn admin(&self) -> AdminState {

@@ -10,7 +10,7 @@ use super::{Carrier, Crowd, Destination, Moved, Next, Visit};
 use crate::config::{HomeBy, Sessions};
 use crate::pool::rebalance::{self, Role};
 use crate::pool::sessions::HomeState;
-use crate::pool::{AdminState, Member, Panic, Warming, by_tier, heir, heir_of_rank, instance};
+use crate::pool::{AdminState, Health, Member, Panic, Warming, by_tier, heir, heir_of_rank, instance};
 use crate::proxy::affinity::rehome::{Course, Policy, course, course_after_drain, home_state};
 use crate::proxy::affinity::{Detour, Opened, Pin};
 use crate::proxy::balance::{Balancer, Circumstances, Tried};
@@ -246,7 +246,7 @@ impl Visit {
         let settings = pool.settings.rebalance.as_ref()?;
         let home = pin.home as usize;
         let backend = &pool.members[home].backend;
-        if backend.role() != Role::Sheds || self.carrier.is_by_key() {
+        if !backend.has_shed(self.now) || self.carrier.is_by_key() {
             return None;
         }
         // Not in the middle of a burst of requests, some of which would still go to the old home.
@@ -256,7 +256,7 @@ impl Visit {
         if !is_idle || !rebalance::is_turn(pin.id, backend.stable_hash(), used, settings.pace.per_second()) {
             return None;
         }
-        // Parallel requests go the same way.
+        // Parallel requests go the same way, also when the first of them has filled the place.
         if let Some(there) = backend.evening_to(pin.id, now) {
             let is_there = |member: &Member| member.backend.stable_hash() == there;
             return pool.members.iter().position(is_there).filter(|to| serves_pinned(pool, *to, tried));
@@ -264,7 +264,7 @@ impl Visit {
         // As many as they have at this moment, and those under way: until pins are counted again, more would come or go than
         // the share, and move twice.
         let share = Share::of(pool);
-        if !share.is_below(&pool.members[home]) {
+        if backend.role() != Role::Sheds || !share.is_below(&pool.members[home]) {
             return None;
         }
         let receives = |member: &Member| {
@@ -279,10 +279,11 @@ impl Visit {
             // Its session cannot follow; it is placed anew once it has ended.
             Sessions::Local => None,
             // Only the heir has a copy, once it was told of as the heir: a client that has not asked since somebody came or
-            // went has it elsewhere.
+            // went has it elsewhere. When that one failed this request, nobody else has it.
             Sessions::Backup => {
-                let heir = self.heir_of(pin.id, pool, Some(home), tried, now)?;
-                (receives(&pool.members[heir]) && self.was_told_heir(pool, pin.refreshed, now)).then_some(heir)
+                let heir = self.heir_of(pin.id, pool, Some(home), &Tried::default(), now)?;
+                let has_copy = untried(heir) && self.was_told_heir(pool, pin.refreshed, now);
+                (has_copy && receives(&pool.members[heir])).then_some(heir)
             }
             Sessions::Replicated | Sessions::External => {
                 heir(pin.id, &pool.members, Some(home), |index, member| untried(index) && receives(member))
@@ -519,14 +520,19 @@ struct Share {
 impl Share {
     fn of(pool: &Pool) -> Self {
         let tier = pool.state.spread().tier;
-        let in_service = |member: &&Member| member.backend.standing().is_available_for_new();
+        // As for [`rebalance::roles`]: one without weight keeps its clients, who are none of the others' business.
+        let takes_part = |member: &&Member| {
+            let standing = member.backend.standing();
+            let is_in_service = standing.is_available_for_new() && standing.health != Health::Starting;
+            is_in_service && member.backend.weight() > 0
+        };
         let add = |Self { pins, weights, .. }: Self, member: &Member| Self {
             tier,
             pins: pins + member.backend.active_pins(),
             // Those of later tiers have no share.
             weights: weights + if member.tier > tier { 0 } else { u64::from(member.backend.weight()) },
         };
-        pool.members.iter().filter(in_service).fold(Self { tier, pins: 0, weights: 0 }, add)
+        pool.members.iter().filter(takes_part).fold(Self { tier, pins: 0, weights: 0 }, add)
     }
 
     /// Whether this backend has less than its share.
