@@ -1,9 +1,10 @@
 //! Who is moved to even out the load, and where to, in cases that are easily decided wrongly; played without a socket.
 
 use super::tests::{Client, Site};
+use super::{Crowd, Next};
 use crate::config::Sessions;
-use crate::pool::Evening;
-use crate::pool::rebalance::Role;
+use crate::pool::rebalance::{self, Role};
+use crate::pool::{Evening, Member};
 use crate::telemetry::words::{Placement, RehomeReason};
 
 const REBALANCE: &str = "rebalance: { when_above: 1.25, pace: 10%/m, idle_for: 30s },";
@@ -140,5 +141,39 @@ fn with_one_copy_a_request_that_failed_at_the_heir_is_not_moved_to_another() {
         let heir = site.heir_of(client).expect("there are others");
         let (served_by, placement) = site.visit_after(&mut client.clone(), &[&heir]).expect("its home lives");
         assert_eq!((&served_by, placement), (home, Placement::Kept), "the heir was {heir}");
+    }
+}
+
+/// It has no room: whoever goes with others waits for it, as long as it may, and is not sent there again and again.
+#[test]
+fn whoever_moves_along_to_a_backend_that_is_full_waits_or_stays() {
+    for sessions in [Sessions::Replicated, Sessions::Backup, Sessions::External] {
+        let (mut site, clients) = scaled_out(sessions, 60);
+        site.snapshot.pools[0].members.iter().for_each(|member| member.backend.set_role(Role::Sheds, site.wall));
+        site.pass(600);
+        let (home, now) = (site.backend("app0").clone(), site.wall);
+        let is_turn = |pin: u64| rebalance::is_turn(pin, home.stable_hash(), (now - 600, now), 0.1 / 60.0);
+        let is_one = |client: &&Client| site.begin(client).pin().is_some_and(|pin| pin.home == 0 && is_turn(pin.id));
+        let client = clients.iter().find(is_one).expect("it is the turn of some");
+        let (home, heir) = ("app0", site.heir_of(client).expect("there are others"));
+        let pin = site.begin(client).pin_id().expect("it has one");
+        let _first = Evening::begin(site.backend(home), site.backend(&heir), pin, site.now);
+        let member = |name: &str| {
+            let is_it = |member: &Member| *member.backend.id().name == *name;
+            site.snapshot.pools[0].members.iter().position(is_it).expect("it is in the pool")
+        };
+        let (home, heir) = (member(home), member(&heir));
+        let next = |crowd: &Crowd| match site.next(client, crowd) {
+            Next::Go(destination) => Ok((destination.member, destination.placement)),
+            next => Err(next),
+        };
+        let mut crowd = Crowd::default();
+        assert_eq!(next(&crowd), Ok((heir, MOVED)), "{sessions}");
+        crowd.found_full(heir);
+        let stays = Ok((home, Placement::Kept));
+        let waits = Err(Next::QueueAt { member: heir, placement: None });
+        assert_eq!(next(&crowd), if sessions == Sessions::External { stays } else { waits }, "{sessions}");
+        crowd.give_up_waiting();
+        assert_eq!(next(&crowd), stays, "{sessions}");
     }
 }

@@ -67,12 +67,16 @@ impl Visit {
                 self.next_of_busy_home(home, pool, away, (tried, crowd), now)
             }
             Course::Home => match self.evened_out(pin, pool, tried, now) {
-                Some(member) => {
+                Some(member) if !crowd.found(member, &pool.members[member]) => {
                     let reason = RehomeReason::Rebalanced;
                     let moved = Some(Moved { from: Some(home), reason });
                     Next::Go(Destination { moved, ..Destination::plain(member, Placement::Rehomed(reason)) })
                 }
-                None => Next::Go(self.kept(pin, pool)),
+                // Others of its client may have gone there before it was full, and the session with them.
+                Some(member) if pool.settings.sessions != Sessions::External && !crowd.has_waited() => {
+                    queue_at(member, crowd)
+                }
+                _ => Next::Go(self.kept(pin, pool)),
             },
             Course::Wait => Next::Wait { home },
             course => match self.follow(course, pool, away, (tried, crowd), now) {
