@@ -598,14 +598,17 @@ impl Backend {
     }
 
     /// Whether others' clients could go to it so many seconds ago, so that it may have been told to keep a copy then. Its
-    /// last absence is known, those before are not.
+    /// last absence is known, or the last time it was there when it is not now; those before are not.
     pub fn could_inherit(&self, seconds_ago: u64, now: Instant) -> CouldInherit {
-        let since = |stamp: &AtomicU64| Some(self.time_since(stamp.load(Ordering::Relaxed), now)?.as_secs());
-        let (since, until) = (since(&self.inherits_since), since(&self.inherited_until));
+        let stamps = [&self.inherits_since, &self.inherited_until].map(|stamp| stamp.load(Ordering::Relaxed));
+        let [since, until] = stamps.map(|stamp| Some(self.time_since(stamp, now)?.as_secs()));
         let is_near = |it: u64| it == seconds_ago || it + 1 == seconds_ago;
+        let had_come = since.is_some_and(|since| since > seconds_ago);
+        let left_later = until.is_some_and(|until| until + 1 < seconds_ago);
+        let is_away = stamps[1] > stamps[0];
         match () {
-            () if since.is_some_and(|since| since > seconds_ago) => CouldInherit::Yes,
-            () if until.is_some_and(|until| until + 1 < seconds_ago) => CouldInherit::Yes,
+            () if had_come && left_later => CouldInherit::Yes,
+            () if (had_come || left_later) && !is_away => CouldInherit::Yes,
             () if since.is_some_and(is_near) || until.is_some_and(is_near) => CouldInherit::Perhaps,
             () => CouldInherit::No,
         }
