@@ -499,6 +499,7 @@ impl Backend {
                 inner.history = History::new();
             }
             self.note_turn(&inner, now);
+            self.note_weight(&inner, now);
             self.publish(&inner);
             self.note_availability(&inner, now);
             (from, to)
@@ -532,9 +533,10 @@ impl Backend {
     }
 
     /// The operator's order; `None` takes it back.
-    pub fn order_weight(&self, weight: Option<u32>) {
+    pub fn order_weight(&self, weight: Option<u32>, now: Instant) {
         let mut inner = self.lock();
         inner.weight_order = weight;
+        self.note_weight(&inner, now);
         self.publish(&inner);
     }
 
@@ -572,15 +574,26 @@ impl Backend {
         self.pool.note_heirs(now);
     }
 
+    /// Notes that it has another weight, which says whose heir it is. Before [`Backend::publish`], too. A weight of the file
+    /// comes with a snapshot, whose age is known.
+    fn note_weight(&self, inner: &Inner, now: Instant) {
+        if inner.weight() != self.weight() {
+            self.pool.note_heirs(now);
+        }
+    }
+
     /// Whether others' clients could go to it so many seconds ago, so that it may have been told to keep a copy then. Its
-    /// last absence is known, those before are not.
+    /// last absence is known, or the last time it was there when it is not now; those before are not.
     pub fn could_inherit(&self, seconds_ago: u64, now: Instant) -> CouldInherit {
-        let since = |stamp: &AtomicU64| Some(self.time_since(stamp.load(Ordering::Relaxed), now)?.as_secs());
-        let (since, until) = (since(&self.inherits_since), since(&self.inherited_until));
+        let stamps = [&self.inherits_since, &self.inherited_until].map(|stamp| stamp.load(Ordering::Relaxed));
+        let [since, until] = stamps.map(|stamp| Some(self.time_since(stamp, now)?.as_secs()));
         let is_near = |it: u64| it == seconds_ago || it + 1 == seconds_ago;
+        let had_come = since.is_some_and(|since| since > seconds_ago);
+        let left_later = until.is_some_and(|until| until + 1 < seconds_ago);
+        let is_away = stamps[1] > stamps[0];
         match () {
-            () if since.is_some_and(|since| since > seconds_ago) => CouldInherit::Yes,
-            () if until.is_some_and(|until| until + 1 < seconds_ago) => CouldInherit::Yes,
+            () if had_come && left_later => CouldInherit::Yes,
+            () if (had_come || left_later) && !is_away => CouldInherit::Yes,
             () if since.is_some_and(is_near) || until.is_some_and(is_near) => CouldInherit::Perhaps,
             () => CouldInherit::No,
         }
@@ -624,7 +637,7 @@ impl Backend {
         let deadline = inner.drain.and_then(|drain| drain.deadline);
         self.drain_until.store(deadline.map_or(0, |deadline| self.stamp(deadline)), Ordering::Relaxed);
         self.is_drained.store(inner.drain.is_some_and(|drain| drain.drained.is_some()), Ordering::Relaxed);
-        let weight = inner.weight_order.unwrap_or_else(|| inner.agent.weight(inner.file_weight));
+        let weight = inner.weight();
         let standing = inner.standing().pack();
         let had_weight = self.weight.swap(weight, Ordering::Relaxed) > 0;
         let before = self.standing.swap(standing, Ordering::AcqRel);
@@ -666,6 +679,10 @@ impl Inner {
             memory: self.condition.memory(),
             is_silent: self.condition.is_silent(),
         }
+    }
+
+    fn weight(&self) -> u32 {
+        self.weight_order.unwrap_or_else(|| self.agent.weight(self.file_weight))
     }
 
     fn admin(&self) -> AdminState {

@@ -164,7 +164,8 @@ impl<'a> Evening<'a> {
                 known.requests += 1;
                 true
             }
-            Some(known) if known.requests > 0 => return None,
+            Some(known) if known.requests > 0 && !known.is_back => return None,
+            Some(known) if known.requests > 0 => false,
             None if is_full => false,
             _ => {
                 shard.insert(pin_id, Known { it, requests: 1, last: now, is_counted: true, is_back: false });

@@ -25,7 +25,8 @@ pub struct PoolState {
     spread: AtomicU32,
     /// When one of its backends last came into use, in milliseconds after `known_since` plus one; 0 before the first.
     last_return: AtomicU64,
-    /// When one of its backends last began or ceased to be whom others' clients may go to, likewise.
+    /// When one of its backends last began or ceased to be whom others' clients may go to, or was ordered another weight,
+    /// likewise.
     last_heirs: AtomicU64,
     known_since: Instant,
     /// A backend changed since [`PoolState::take_change`].
@@ -107,7 +108,7 @@ impl PoolState {
         self.last_heirs.fetch_max(self.stamp(now), Ordering::Relaxed);
     }
 
-    /// For how long every client has had the same heir, as far as its backends' states go.
+    /// For how long every client has had the same heir, as far as its backends' states and ordered weights go.
     pub fn heirs_stand_for(&self, now: Instant) -> Duration {
         let since = Duration::from_millis(self.last_heirs.load(Ordering::Relaxed).saturating_sub(1));
         now.duration_since(self.known_since).saturating_sub(since)

@@ -93,6 +93,7 @@ impl Proxy {
         let mut passage = Passage::new(pool);
         let mut is_agreed = false;
         let mut evening = None;
+        let mut goes_alone = false;
         let mut admission = Admission::default();
         loop {
             let is_first = tried.is_empty() && !wait.has_begun() && !admission.has_begun();
@@ -143,7 +144,8 @@ impl Proxy {
                 }
             };
             journal.placement = Some(destination.placement);
-            if !goes_with_others(&mut evening, pool, visit, &destination) {
+            // Decided anew once: if that leads elsewhere again, where the others go is no place for this one.
+            if !goes_with_others(&mut evening, pool, visit, &destination) && !std::mem::replace(&mut goes_alone, true) {
                 continue;
             }
             // The client is told once; its other requests go on to where it begins anew.

@@ -376,6 +376,39 @@ async fn no_more_move_at_once_than_are_too_many() {
     assert!(left.values().all(|count| (12..=18).contains(count)), "{left:?}");
 }
 
+/// A request that goes with another one to a backend that is full by then was sent there again and again, and its worker
+/// did nothing else, for ever where the room was for that worker to give back.
+#[tokio::test]
+async fn whoever_moves_along_to_a_backend_that_is_full_keeps_no_worker_busy() {
+    for kind in ["replicated", "external"] {
+        let backends = BackendProcess::cluster(["red", "new"], &["--sessions", "replicated"]);
+        let rebalance = "rebalance: { when_above: 1.05, pace: 100%/s, idle_for: 0s }";
+        let mut shop = shop(kind, &backends[..1]).pool(rebalance).pool("rehome: { gate: 50ms }").workers(1);
+        let stickpin = shop.open().await;
+        let mut clients = Vec::new();
+        for _ in 0..12 {
+            clients.push(client_at(&stickpin, "red").await);
+        }
+        let mut admin = stickpin.admin();
+        shop.backends.push(format!("{{ name: new, address: '{}', max_requests: 1 }}", backends[1].address()));
+        shop.write_to(&stickpin);
+        assert_eq!(admin.reload().await.status, 200);
+        let mut moves = 0;
+        until("some have been sent there", async || {
+            for client in &mut clients {
+                let mut twin = stickpin.client();
+                twin.cookies = client.cookies.clone();
+                let (one, other) = tokio::join!(client.get("/slow?ms=200"), twin.get("/slow?ms=200"));
+                let (one, other) = (one.unwrap(), other.unwrap());
+                assert_eq!((one.status.as_u16(), other.status.as_u16()), (200, 200), "{kind}: {}", other.text());
+                moves += usize::from([one, other].iter().any(|reply| reply.served_by() == "new"));
+            }
+            if moves >= 2 { Ok(()) } else { Err(moves) }
+        })
+        .await;
+    }
+}
+
 /// Clients at red, whose sessions change while green hangs and after that are known there as they were.
 async fn customers_that_green_has_missed(stickpin: &StickpinProcess, green: &BackendProcess) -> Vec<Client> {
     let (mut admin, mut clients) = (stickpin.admin(), Vec::new());

@@ -87,8 +87,8 @@ pub(super) async fn weight(
     let found = find_pool(&snapshot, &pool)?;
     let member = find_member(found, &backend)?;
     let order: WeightOrder = order(&body?)?;
-    let from = member.backend.weight();
-    member.backend.order_weight(order.weight.map(Weight::get));
+    let (from, now) = (member.backend.weight(), Now::read());
+    member.backend.order_weight(order.weight.map(Weight::get), now.monotonic);
     tracing::info!(pool, backend, from, to = member.backend.weight(), "weight ordered");
     keep(&context).await?;
     Ok(Json(BackendView::of(found, member, Now::read())))

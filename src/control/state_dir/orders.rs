@@ -101,7 +101,7 @@ impl Orders {
             let Some(weight) = order.weight else { continue };
             let in_file = backend.weight_order().map_or_else(|| backend.weight(), |(_, in_file)| in_file);
             if weight.instead_of == in_file && Weight::new(weight.ordered).is_some() {
-                backend.order_weight(Some(weight.ordered));
+                backend.order_weight(Some(weight.ordered), now.instant);
             } else {
                 let (pool, backend, ordered) = (&*id.pool, &*id.name, weight.ordered);
                 tracing::info!(pool, backend, ordered, in_file, "ordered weight dropped");
@@ -192,7 +192,7 @@ mod tests {
         let now = process.now.instant;
         let deadline = now + Duration::from_millis(600_500);
         process.backend("app1").set_admin_state(AdminState::Draining, Some(deadline), now);
-        process.backend("app2").order_weight(Some(50));
+        process.backend("app2").order_weight(Some(50), Instant::now());
         process.backend("app3").set_admin_state(AdminState::Disabled, None, now);
         let expected = serde_json::json!({ "shop": {
             "app1": { "admin_state": "draining", "drain_deadline": 1_000_601, "drain_pace": "5%/s" },
@@ -211,7 +211,7 @@ mod tests {
         before.backend("app1").set_admin_state(AdminState::Draining, Some(now + Duration::from_secs(600)), now);
         let slow = "1%/m".parse().unwrap();
         before.backend("app2").order_drain(DrainOrder { deadline: None, pace: slow }, now);
-        before.backend("app2").order_weight(Some(0));
+        before.backend("app2").order_weight(Some(0), Instant::now());
         before.backend("app3").set_admin_state(AdminState::Disabled, None, now);
 
         let after = Process::start(1_000_060, &all);
@@ -243,8 +243,8 @@ mod tests {
     #[test]
     fn a_weight_order_ends_when_the_file_changes_or_the_backend_goes() {
         let before = Process::start(0, &[("app1", 100), ("app2", 100)]);
-        before.backend("app1").order_weight(Some(50));
-        before.backend("app2").order_weight(Some(50));
+        before.backend("app1").order_weight(Some(50), Instant::now());
+        before.backend("app2").order_weight(Some(50), Instant::now());
         let after = Process::start(0, &[("app1", 80)]);
         after.obey(&before.orders());
         assert_eq!(after.backend("app1").weight(), 80);

@@ -163,9 +163,9 @@ fn the_operators_order_wins_over_the_agent_and_an_agents_drain_is_a_drain_like_a
 
     assert!(backend.hear_agent(AgentWord { admin: None, weight_percent: Some(50) }, pace, now));
     assert_eq!(backend.weight(), 50);
-    backend.order_weight(Some(80));
+    backend.order_weight(Some(80), now);
     assert_eq!(backend.weight(), 80, "the order wins");
-    backend.order_weight(None);
+    backend.order_weight(None, now);
     assert!(backend.forget_agent(now));
     assert_eq!(backend.weight(), 100);
 

@@ -511,7 +511,7 @@ mod tests {
                 picks[balancer.pick(&members, &tried, &mut rng, Instant::now()).expect("two are healthy")] += 1;
             }
             assert_eq!(picks[0], 0, "{balance:?}");
-            members[0].backend.order_weight(Some(8));
+            members[0].backend.order_weight(Some(8), Instant::now());
             for _ in 0..5_000 {
                 picks[balancer.pick(&members, &tried, &mut rng, Instant::now()).expect("three are healthy")] += 1;
             }

@@ -99,7 +99,7 @@ mod tests {
         let mut rng = Rng::with_seed(1);
         let mut pick = || balancer.pick(&members, &Tried::default(), &mut rng, Instant::now());
         assert_eq!(pick(), Some(0));
-        members.iter().for_each(|member| member.backend.order_weight(Some(1)));
+        members.iter().for_each(|member| member.backend.order_weight(Some(1), Instant::now()));
         let of_first = (0..20).filter(|_| pick() == Some(0)).count();
         assert!((9..=11).contains(&of_first), "{of_first} of 20");
     }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastrand::Rng;
 use http::header::{COOKIE, SET_COOKIE};
@@ -167,6 +168,34 @@ fn all_requests_of_an_orphan_wait_for_the_same_heir_unless_its_sessions_are_ever
         }
         site.fill(second);
         assert_eq!(site.decisions(&[first, second]), (queue_at(first), Next::Full), "{sessions}");
+    }
+}
+
+/// Its clients waited for an heir that was full, and were refused, though nothing was the matter with their home.
+#[test]
+fn a_drained_home_is_not_left_for_an_heir_that_is_full() {
+    for sessions in ["replicated", "backup", "external"] {
+        let mut site = Site::of(&format!("sessions: {sessions}"));
+        let [first, second] = site.heirs;
+        site.pool().members[site.home].backend.set_admin_state(AdminState::Draining, None, site.now);
+        site.now += Duration::from_secs(60);
+        let (kept, moved) = (go(site.home, Placement::Kept), Placement::Rehomed(RehomeReason::Drained));
+        assert_eq!(place(site.next(&Tried::default(), &Crowd::default()).1), Some((first, moved)), "{sessions}");
+        site.fill(first);
+        let (before, after) = site.decisions(&[first]);
+        match sessions {
+            "external" => assert_eq!(place(before), Some((second, moved))),
+            _ => assert_eq!(before, kept, "{sessions}"),
+        }
+        if sessions == "backup" {
+            assert_eq!(after, kept);
+        }
+        site.fill(second);
+        assert_eq!(site.decisions(&[first, second]), (kept, kept), "{sessions}");
+        // Where the home is full as well, it is waited for.
+        site.fill(site.home);
+        let full = [first, second, site.home];
+        assert_eq!(site.decisions(&full), (queue_at(site.home), Next::Full), "{sessions}");
     }
 }
 

@@ -20,6 +20,9 @@ mod next;
 mod cases;
 
 #[cfg(test)]
+mod evening;
+
+#[cfg(test)]
 mod outages;
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use super::{Carrier, Crowd, Destination, Moved, Next, Visit};
 use crate::config::{HomeBy, Sessions};
+use crate::pool::backend::CouldInherit;
 use crate::pool::rebalance::{self, Role};
 use crate::pool::sessions::HomeState;
-use crate::pool::{AdminState, Member, Panic, Warming, by_tier, heir, heir_of_rank, instance};
+use crate::pool::{AdminState, Health, Member, Panic, Warming, by_tier, heir, heir_of_rank, instance};
 use crate::proxy::affinity::rehome::{Course, Policy, course, course_after_drain, home_state};
 use crate::proxy::affinity::{Detour, Opened, Pin};
 use crate::proxy::balance::{Balancer, Circumstances, Tried};
@@ -70,12 +71,12 @@ impl Visit {
                 self.next_of_busy_home(home, pool, away, (tried, crowd), now)
             }
             Course::Home => match self.evened_out(pin, pool, tried, now) {
-                Some(member) => {
+                Some(member) if !crowd.found(member, &pool.members[member]) => {
                     let reason = RehomeReason::Rebalanced;
                     let moved = Some(Moved { from: Some(home), reason });
                     Next::Go(Destination { moved, ..Destination::plain(member, Placement::Rehomed(reason)) })
                 }
-                None => Next::Go(self.kept(pin, pool)),
+                _ => Next::Go(self.kept(pin, pool)),
             },
             Course::Wait => Next::Wait { home },
             course => match self.follow(course, pool, away, (tried, crowd), now) {
@@ -104,6 +105,11 @@ impl Visit {
         let known = pool.members[home].backend.move_of(pin.id, now)?;
         let is_there = |member: &Member| member.backend.stable_hash() == known.to;
         let to = pool.members.iter().position(is_there).filter(|to| serves_pinned(pool, *to, tried))?;
+        if crowd.found(to, &pool.members[to]) {
+            // The others may have gone there before it was full, and the session with them.
+            let has_to_wait = pool.settings.sessions != Sessions::External && !crowd.has_waited();
+            return has_to_wait.then(|| queue_at(to, crowd));
+        }
         let course = Course::Rehome { reason: known.reason, session_lost: known.session_lost };
         let detour = Some(Detour { to: to as u32, since: self.now });
         Some(self.follow(course, pool, Away { home: Some(home), pin_id: pin.id, detour }, (tried, crowd), now))
@@ -295,10 +301,11 @@ impl Visit {
             // Its session cannot follow; it is placed anew once it has ended.
             Sessions::Local => None,
             // Only the heir has a copy, once it was told of as the heir: a client that has not asked since somebody came or
-            // went has it elsewhere.
+            // went has it elsewhere. When that one failed this request, nobody else has it.
             Sessions::Backup => {
-                let heir = self.heir_of(pin.id, pool, Some(home), tried, now)?;
-                (receives(&pool.members[heir]) && self.was_told_heir(pool, pin.refreshed, now)).then_some(heir)
+                let heir = self.heir_of(pin.id, pool, Some(home), &Tried::default(), now)?;
+                let has_copy = untried(heir) && self.was_told_heir(pool, pin.refreshed, now);
+                (has_copy && receives(&pool.members[heir])).then_some(heir)
             }
             Sessions::Replicated | Sessions::External => {
                 heir(pin.id, &pool.members, Some(home), |index, member| untried(index) && receives(member))
@@ -306,7 +313,7 @@ impl Visit {
         }
     }
 
-    /// Where a request goes that does not go home.
+    /// Where a request goes that does not go home; nobody, where the home is better than whoever is left.
     fn follow(&self, course: Course, pool: &Pool, away: Away, (tried, crowd): (&Tried, &Crowd), now: Instant) -> Next {
         let Away { home, pin_id, detour } = away;
         let (placement, moved, session_lost) = match course {
@@ -317,32 +324,30 @@ impl Visit {
                 (Placement::Rehomed(reason), Some(moved), session_lost.then_some(reason))
             }
         };
+        let is_drained = matches!(course, Course::Rehome { reason: RehomeReason::Drained, .. });
         let heir_but = |tried: &Tried| {
             // Where the client has been detoured to already, it stays: what it did there may be there only.
             let noted = detour.map(|detour| detour.to as usize).filter(|to| serves_pinned(pool, *to, tried));
-            noted.or_else(|| match course {
-                // From one drained backend to another it would only have to move again.
-                Course::Rehome { reason: RehomeReason::Drained, .. } => {
-                    let takes_over = |heir: &usize| {
-                        Some(*heir) != home
-                            && !tried.contains(*heir)
-                            && pool.members[*heir].backend.standing().is_available_for_new()
-                    };
-                    let in_service = || self.copy_in_service(pin_id, pool, home, tried, now);
-                    self.named_heir().filter(takes_over).or_else(in_service)
-                }
-                _ => self.copy_of(pin_id, pool, home, tried, now),
+            noted.or_else(|| match is_drained {
+                true => self.heir_of_drained(pin_id, pool, home, tried, now),
+                false => self.copy_of(pin_id, pool, home, tried, now),
             })
         };
         let Some(mut member) = heir_but(tried) else { return Next::Nobody };
+        let home_serves = || home.is_some_and(|home| serves_pinned(pool, home, tried));
         // The heir, which has the only copy, failed this request too: whoever is left may serve it, but is no new home.
-        let is_without_copy = pool.settings.sessions == Sessions::Backup
-            && moved.is_some()
+        let lacks_copy = pool.settings.sessions == Sessions::Backup
             && !tried.is_empty()
             && heir_but(&Tried::default()).is_some_and(|heir| heir != member && tried.contains(heir));
+        if lacks_copy && home_serves() {
+            return Next::Nobody;
+        }
+        let is_without_copy = lacks_copy && moved.is_some();
         if crowd.found(member, &pool.members[member]) {
             match self.instead_of_full_heir(pool, away, (tried, crowd), now) {
                 Some(other) => member = other,
+                // Nothing is the matter with a home that is drained: it is left later.
+                None if is_drained && home_serves() => return Next::Nobody,
                 None => return queue_at(member, crowd),
             }
         }
@@ -429,7 +434,34 @@ impl Visit {
         })
     }
 
-    /// The same, of those in service.
+    /// Who takes over the client of a home that is drained, and lives: nobody but those in service, or it would only have to
+    /// move again; and where there is one copy, nobody but who has that, while the client may stay where it is. Its next
+    /// request finds the copy where this one tells the home to have it.
+    fn heir_of_drained(
+        &self,
+        pin_id: u64,
+        pool: &Pool,
+        home: Option<usize>,
+        tried: &Tried,
+        now: Instant,
+    ) -> Option<usize> {
+        let takes_over = |heir: &usize| {
+            let standing = pool.members[*heir].backend.standing();
+            Some(*heir) != home && !tried.contains(*heir) && standing.is_available_for_new()
+        };
+        let has_to_go = || home.is_none_or(|home| pool.members[home].backend.is_drain_over(pin_id, now));
+        let has_copy = |heir: &usize| {
+            let told = self.unused_for(pool).and_then(|unused| told_heir_then(pin_id, pool, home, unused, now));
+            told.is_none_or(|told| told == *heir) || has_to_go()
+        };
+        let in_service = || self.copy_in_service(pin_id, pool, home, tried, now).filter(takes_over).filter(has_copy);
+        self.named_heir().filter(takes_over).or_else(in_service).or_else(|| {
+            let is_last_resort = pool.settings.sessions == Sessions::Backup && has_to_go();
+            is_last_resort.then(|| self.heir_in_service(pin_id, pool, home, tried, now))?
+        })
+    }
+
+    /// The same, of those in service; and of those that are drained, who was told to keep the copy.
     fn copy_in_service(
         &self,
         pin_id: u64,
@@ -438,15 +470,22 @@ impl Visit {
         tried: &Tried,
         now: Instant,
     ) -> Option<usize> {
-        let Some(refreshed) = self.refreshed().filter(|_| pool.settings.sessions == Sessions::Backup) else {
+        let Some(unused_for) = self.unused_for(pool) else {
             return self.heir_in_service(pin_id, pool, home, tried, now);
         };
-        let unused_for = u64::from(self.now.saturating_sub(refreshed));
         heir_of_rank(pin_id, &pool.members, home, |index, member| {
-            let is_in_service = !tried.contains(index) && member.backend.standing().is_available_for_new();
-            // Above the rank of a member of weight 0.
-            is_in_service.then(|| (member.backend.could_inherit(unused_for, now) as u32) << 9 | by_tier(member))
+            let could_inherit = member.backend.could_inherit(unused_for, now);
+            let standing = member.backend.standing();
+            let takes_over = standing.is_available_for_new()
+                || (could_inherit == CouldInherit::Yes && standing.is_available_for_pinned());
+            (takes_over && !tried.contains(index)).then(|| copy_rank(member, could_inherit))
         })
+    }
+
+    /// Where the pin tells who was told to keep the copy: for how many seconds it has not been sealed.
+    fn unused_for(&self, pool: &Pool) -> Option<u64> {
+        let refreshed = self.refreshed().filter(|_| pool.settings.sessions == Sessions::Backup)?;
+        Some(u64::from(self.now.saturating_sub(refreshed)))
     }
 
     /// When the pin was last sealed.
@@ -524,6 +563,17 @@ impl Visit {
     }
 }
 
+/// Who was told to keep the copy so many seconds ago, whatever has become of it.
+fn told_heir_then(pin_id: u64, pool: &Pool, home: Option<usize>, seconds_ago: u64, now: Instant) -> Option<usize> {
+    let rank = |member: &Member| copy_rank(member, member.backend.could_inherit(seconds_ago, now));
+    heir_of_rank(pin_id, &pool.members, home, |_, member| Some(rank(member)))
+}
+
+/// Above the rank of a member of weight 0.
+fn copy_rank(member: &Member, could_inherit: CouldInherit) -> u32 {
+    (could_inherit as u32) << 9 | by_tier(member)
+}
+
 /// What a backend should have of the pool's active pins. O(N) to work out; for a pin whose turn it is to move.
 struct Share {
     /// The tier in use.
@@ -535,14 +585,19 @@ struct Share {
 impl Share {
     fn of(pool: &Pool) -> Self {
         let tier = pool.state.spread().tier;
-        let in_service = |member: &&Member| member.backend.standing().is_available_for_new();
+        // As for [`rebalance::roles`]: one without weight keeps its clients, who are none of the others' business.
+        let takes_part = |member: &&Member| {
+            let standing = member.backend.standing();
+            let is_in_service = standing.is_available_for_new() && standing.health != Health::Starting;
+            is_in_service && member.backend.weight() > 0
+        };
         let add = |Self { pins, weights, .. }: Self, member: &Member| Self {
             tier,
             pins: pins + member.backend.active_pins(),
             // Those of later tiers have no share.
             weights: weights + if member.tier > tier { 0 } else { u64::from(member.backend.weight()) },
         };
-        pool.members.iter().filter(in_service).fold(Self { tier, pins: 0, weights: 0 }, add)
+        pool.members.iter().filter(takes_part).fold(Self { tier, pins: 0, weights: 0 }, add)
     }
 
     /// Whether this backend has less than its share.

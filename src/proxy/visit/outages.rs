@@ -306,3 +306,91 @@ fn a_detour_while_an_heir_warms_stays_where_it_began() {
         assert_eq!(site.visit(client), (first, Placement::Detour(DetourReason::Unreachable)));
     }
 }
+
+/// A client at app0 of three backends, with one copy of its session; whoever was told to keep that, and the third.
+fn with_copy(seed: u64) -> (Site, Client, String, String) {
+    let mut site = Site::new(Sessions::Backup, 3, seed);
+    // Time is told in whole seconds.
+    site.pass(5);
+    let client = loop {
+        let mut client = Client::default();
+        if site.visit(&mut client).0 == "app0" {
+            break client;
+        }
+    };
+    let heir = site.heir_of(&client).expect("there are two others");
+    let third = if heir == "app1" { "app2" } else { "app1" };
+    site.pass(60);
+    (site, client, heir, third.to_owned())
+}
+
+/// The only copy was passed by for a backend in service, which has none.
+#[test]
+fn a_copy_is_taken_over_at_an_heir_that_is_drained_too() {
+    for failure in [Failure::Refused, Failure::Silent] {
+        let (mut site, mut client, heir, third) = with_copy(41);
+        site.backend(&heir).set_admin_state(AdminState::Draining, None, site.now);
+        site.pass(60);
+        site.fail("app0", failure);
+        let (served_by, placement) = site.visit(&mut client);
+        assert_eq!(served_by, heir, "{placement:?}");
+        // From there it leaves like everybody: to whoever was told of meanwhile.
+        site.pass(60);
+        assert_eq!(site.visit(&mut client), (third, Placement::Rehomed(RehomeReason::Drained)));
+    }
+    // One that came to be drained long before the client last asked was not told of.
+    let (mut site, mut client, heir, third) = with_copy(42);
+    site.backend(&heir).set_admin_state(AdminState::Draining, None, site.now);
+    site.pass(60);
+    site.visit(&mut client);
+    site.pass(60);
+    site.kill("app0");
+    assert_eq!(site.visit(&mut client), (third, Placement::Rehomed(RehomeReason::Gone)));
+}
+
+/// The home is drained and lives; the heir that had the copy has gone since. The client was moved to where no copy was.
+#[test]
+fn a_drained_home_is_left_only_once_the_heir_of_now_was_told_of() {
+    for is_dead in [false, true] {
+        let (mut site, mut client, heir, third) = with_copy(43);
+        if is_dead {
+            site.kill(&heir);
+        } else {
+            site.backend(&heir).set_admin_state(AdminState::Disabled, None, site.now);
+        }
+        site.backend("app0").set_admin_state(AdminState::Draining, None, site.now);
+        site.pass(60);
+        let mut late = client.clone();
+        assert_eq!(site.visit(&mut client), ("app0".to_owned(), Placement::Kept));
+        assert_eq!(site.heir_of(&client).as_ref(), Some(&third));
+        site.pass(5);
+        assert_eq!(site.visit(&mut client), (third.clone(), Placement::Rehomed(RehomeReason::Drained)));
+        // Once everybody has to go, it has to.
+        let deadline = Some(site.now);
+        site.backend("app0").set_admin_state(AdminState::Draining, deadline, site.now);
+        site.pass(60);
+        assert_eq!(site.visit(&mut late), (third, Placement::Rehomed(RehomeReason::Drained)));
+    }
+    // Nothing has happened to the heir: it goes at once.
+    let (mut site, mut client, heir, _) = with_copy(44);
+    site.backend("app0").set_admin_state(AdminState::Draining, None, site.now);
+    site.pass(60);
+    assert_eq!(site.visit(&mut client), (heir, Placement::Rehomed(RehomeReason::Drained)));
+}
+
+/// The heir failed the request, and the third has no copy: it was asked all the same, though the home lives.
+#[test]
+fn with_one_copy_a_home_that_lives_comes_before_whoever_has_none() {
+    let (mut site, client, heir, _) = with_copy(45);
+    let kept = Ok(("app0".to_owned(), Placement::Kept));
+    site.backend("app0").observe(
+        Evidence::TrafficFailed(Failure::Broken),
+        Thresholds { healthy_after: 1, unhealthy_after: 3 },
+        site.now,
+    );
+    assert_eq!(site.visit_after(&mut client.clone(), &[&heir]), kept, "suspect");
+    site.recover("app0");
+    site.backend("app0").set_admin_state(AdminState::Draining, None, site.now);
+    site.pass(60);
+    assert_eq!(site.visit_after(&mut client.clone(), &[&heir]), kept, "drained");
+}

@@ -139,6 +139,13 @@ impl Site {
         Some(pool.members[heir].backend.id().name.to_string())
     }
 
+    /// Where a request of the client goes that found these full.
+    pub(super) fn next(&self, client: &Client, crowd: &Crowd) -> Next {
+        let pool = &self.snapshot.pools[0];
+        let mut balancer = Balancer::new(pool.settings.balance, &pool.members, 0);
+        self.begin(client).next(pool, &mut balancer, (&Tried::default(), crowd), true, &mut Rng::with_seed(7), self.now)
+    }
+
     /// One request; gives where it went and what that was, and the client keeps the cookie that it gets.
     pub(super) fn visit(&mut self, client: &mut Client) -> (String, Placement) {
         self.visit_after(client, &[]).unwrap_or_else(|next| panic!("{next:?}"))

@@ -188,7 +188,7 @@ fn a_changed_weight_moves_little() {
     for (hash, most) in [(HomeHash::Rendezvous, 1.1), (HomeHash::Ring, 2.2), (HomeHash::Maglev, 1.3)] {
         let members = pool(&[State::healthy(100); 10]);
         let before = homes(hash, &members, KEYS);
-        members[3].backend.order_weight(Some(150));
+        members[3].backend.order_weight(Some(150), Instant::now());
         let after = homes(hash, &members, KEYS);
         let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count() as f64 / KEYS as f64;
         let least = 150.0 / 1050.0 - 100.0 / 1000.0;
@@ -218,7 +218,7 @@ fn a_table_is_made_again_only_when_what_it_was_made_of_has_changed() {
     members[0].backend.set_admin_state(AdminState::Draining, None, Instant::now());
     members[1].max_pins = Some(7);
     assert!(Arc::ptr_eq(&ring(&members), &first), "nothing that counts has changed");
-    members[0].backend.order_weight(Some(9));
+    members[0].backend.order_weight(Some(9), Instant::now());
     let second = ring(&members);
     assert!(!Arc::ptr_eq(&second, &first), "a weight");
     members.swap(0, 1);
