@@ -12,10 +12,18 @@ pub(crate) fn parted(customers: Vec<Customer>, home: &str) -> (Vec<Customer>, Ve
 /// No failed request, and nothing of what [`assert_sound`] looks for.
 #[track_caller]
 pub(crate) fn assert_nothing_failed(customers: &[Customer]) {
+    assert_answered(customers);
+    assert_sound(customers);
+}
+
+/// No failed request, and nobody was served another's session.
+#[track_caller]
+pub(crate) fn assert_answered(customers: &[Customer]) {
     for customer in customers {
         assert_eq!(customer.failures(), [""; 0], "{} at home at {}", customer.user, customer.home);
+        let served = customer.seen.iter().filter_map(Seen::answer).filter_map(|answer| answer["user"].as_str());
+        served.for_each(|served| assert_eq!(served, customer.user, "another's session"));
     }
-    assert_sound(customers);
 }
 
 /// Nobody was served another's session, and no session fell back to an older state.

@@ -310,10 +310,10 @@ async fn joined(stage: &mut Stage) {
         })
         .await;
     }
+    // Nobody moves for that reason any more, and who moved at last has a round to be seen there.
+    stage.probe(Probes::Patient).await;
     rounds(&crowds, 3).await;
     stage.leave(crowds).await;
-    // Nobody moves for that reason any more.
-    stage.probe(Probes::Patient).await;
     for front in &mut stage.fronts {
         let rebalances = front.rebalances();
         for visitor in &front.visitors {
