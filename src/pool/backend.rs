@@ -578,7 +578,7 @@ impl Backend {
     /// comes with a snapshot, whose age is known.
     fn note_weight(&self, inner: &Inner, now: Instant) {
         if inner.weight() != self.weight() {
-            self.pool.note_heirs(now);
+            self.pool.note_weights(now);
         }
     }
 

@@ -54,14 +54,18 @@ pub(super) struct Moves {
 #[derive(Debug)]
 struct Known {
     it: Move,
+    /// Which backend of that name it counts at.
+    serial: u32,
     /// Under way to even out the load.
     requests: u32,
     /// When it began, or had moved to even out the load.
     last: Instant,
     /// One that only follows moves no pin any more.
     is_counted: bool,
-    /// The pin has come back since.
-    is_back: bool,
+    /// A request has been answered there.
+    is_made: bool,
+    /// The pin has come back since, or nobody was there.
+    is_over: bool,
 }
 
 impl Moves {
@@ -100,10 +104,18 @@ impl Moves {
             Some(known) if known.requests > 0 || known.is_known(now) && known.it.to == it.to => return,
             None if is_full => return,
             _ => {
-                shard.insert(pin_id, Known { it, requests: 0, last: now, is_counted: false, is_back: false });
+                shard.insert(pin_id, Known::new(it, 0, now));
             }
         }
         self.extend(now);
+    }
+
+    /// Notes that a request that moved this pin has its reply, or has failed.
+    pub(super) fn note_end(&self, pin_id: u64, is_answered: bool) {
+        if let Some(known) = self.shard(pin_id).get_mut(&pin_id) {
+            known.is_made |= is_answered;
+            known.is_over |= !known.is_made;
+        }
     }
 
     /// Notes that a pin comes here.
@@ -111,7 +123,7 @@ impl Moves {
         if self.of(pin_id, now).is_some()
             && let Some(known) = self.shard(pin_id).get_mut(&pin_id)
         {
-            known.is_back = true;
+            known.is_over = true;
         }
     }
 
@@ -130,8 +142,12 @@ impl Moves {
 }
 
 impl Known {
+    fn new(it: Move, serial: u32, now: Instant) -> Self {
+        Self { it, serial, requests: 0, last: now, is_counted: false, is_made: false, is_over: false }
+    }
+
     fn is_known(&self, now: Instant) -> bool {
-        !self.is_back && (self.requests > 0 || now.saturating_duration_since(self.last) < MEMORY)
+        !self.is_over && (self.requests > 0 || now.saturating_duration_since(self.last) < MEMORY)
     }
 }
 
@@ -160,15 +176,17 @@ impl<'a> Evening<'a> {
         let is_full = make_room(&mut shard, now);
         let it = Move { to: to.stable_hash(), reason: RehomeReason::Rebalanced, session_lost: false };
         let is_noted = match shard.get_mut(&pin_id) {
-            Some(known) if known.it == it && known.is_known(now) => {
+            Some(known) if known.it == it && known.serial == to.serial() && known.is_known(now) => {
                 known.requests += 1;
                 true
             }
-            Some(known) if known.requests > 0 && !known.is_back => return None,
+            // Removed and put back meanwhile: the move counts at the one before.
+            Some(known) if known.it == it && known.requests > 0 => false,
+            Some(known) if known.requests > 0 && !known.is_over => return None,
             Some(known) if known.requests > 0 => false,
             None if is_full => false,
             _ => {
-                shard.insert(pin_id, Known { it, requests: 1, last: now, is_counted: true, is_back: false });
+                shard.insert(pin_id, Known { requests: 1, is_counted: true, ..Known::new(it, to.serial(), now) });
                 from.moves().going.fetch_add(1, Ordering::Relaxed);
                 to.moves().coming.fetch_add(1, Ordering::Relaxed);
                 true
@@ -267,6 +285,17 @@ mod tests {
         assert_eq!(red.move_of(7, Instant::now()), Some(gone(blue)));
         tokio::time::advance(MEMORY).await;
         assert_eq!(red.move_of(7, Instant::now()), None, "long ago");
+
+        // Nobody follows to where nobody was answered.
+        let note = || red.note_move(blue, 7, RehomeReason::Gone, true, Instant::now());
+        note();
+        red.note_move_ended(7, false);
+        assert_eq!(red.move_of(7, Instant::now()), None, "failed");
+        note();
+        red.note_move_ended(7, true);
+        red.note_move_ended(7, false);
+        assert_eq!(red.move_of(7, Instant::now()), Some(gone(blue)), "one has been answered");
+        tokio::time::advance(MEMORY).await;
 
         // Who moves to even out the load goes on, and what it counts is counted to its end.
         let evening = Evening::begin(red, green, 7, Instant::now()).unwrap();

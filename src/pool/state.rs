@@ -28,6 +28,8 @@ pub struct PoolState {
     /// When one of its backends last began or ceased to be whom others' clients may go to, or was ordered another weight,
     /// likewise.
     last_heirs: AtomicU64,
+    /// When one of its backends was last ordered another weight, likewise.
+    last_weights: AtomicU64,
     known_since: Instant,
     /// A backend changed since [`PoolState::take_change`].
     is_stale: AtomicBool,
@@ -43,6 +45,7 @@ impl PoolState {
             spread: AtomicU32::new(Spread::FIRST_TIER.pack()),
             last_return: AtomicU64::new(0),
             last_heirs: AtomicU64::new(0),
+            last_weights: AtomicU64::new(0),
             known_since: now,
             is_stale: AtomicBool::new(false),
             changed,
@@ -108,9 +111,24 @@ impl PoolState {
         self.last_heirs.fetch_max(self.stamp(now), Ordering::Relaxed);
     }
 
+    /// The same, because a backend has another weight.
+    pub(crate) fn note_weights(&self, now: Instant) {
+        self.last_weights.fetch_max(self.stamp(now), Ordering::Relaxed);
+        self.note_heirs(now);
+    }
+
     /// For how long every client has had the same heir, as far as its backends' states and ordered weights go.
     pub fn heirs_stand_for(&self, now: Instant) -> Duration {
-        let since = Duration::from_millis(self.last_heirs.load(Ordering::Relaxed).saturating_sub(1));
+        self.time_since(&self.last_heirs, now)
+    }
+
+    /// For how long no other weight was ordered.
+    pub fn weights_stand_for(&self, now: Instant) -> Duration {
+        self.time_since(&self.last_weights, now)
+    }
+
+    fn time_since(&self, stamp: &AtomicU64, now: Instant) -> Duration {
+        let since = Duration::from_millis(stamp.load(Ordering::Relaxed).saturating_sub(1));
         now.duration_since(self.known_since).saturating_sub(since)
     }
 

@@ -218,6 +218,7 @@ impl Proxy {
                 Err((destination, error, unsent)) => {
                     journal.bytes_in = unsent.received();
                     self.note_failure(request, &destination, &error);
+                    note_move_ended(pool, visit, &destination, false);
                     if error.is_ours() {
                         // Elsewhere there would be no more of it, and the client's session is here.
                         self.client.close_idle();
@@ -259,6 +260,7 @@ impl Proxy {
         let Won { destination, begun: Begun { head, mut exchange, .. }, slot } = won;
         let pool = request.view.pool(request.pool);
         exchange.let_go_of_request();
+        note_move_ended(pool, visit, &destination, true);
         passage.open(|| visit.is_named_anew(pool, &request.parts.headers, &head.headers));
         journal.placement = Some(destination.placement);
         self.note_success(request, &destination, visit, journal);
@@ -444,6 +446,13 @@ fn goes_with_others<'a>(
         *evening = Evening::begin(from, to, pin, Instant::now());
     }
     evening.is_some()
+}
+
+/// What has become of a move tells the client's other requests whether to follow.
+fn note_move_ended(pool: &Pool, visit: &Visit, destination: &Destination, is_answered: bool) {
+    if let (Some(Moved { from: Some(from), .. }), Some(pin)) = (destination.moved, visit.pin_id()) {
+        pool.members[from].backend.note_move_ended(pin, is_answered);
+    }
 }
 
 /// Whether another attempt may bring a better reply than this one.

@@ -39,6 +39,9 @@ impl<'a> Passage<'a> {
         if let (Self::Due(limit), Placement::Kept, Some(pin)) = (&*self, destination.placement, visit.pin_id()) {
             let _inside = request.view.snapshot.gates.at_home.enter(pin);
             *self = Self::Home { limit: *limit, _inside };
+        } else if let (Self::Home { limit, .. }, false) = (&*self, destination.placement == Placement::Kept) {
+            // It has failed there.
+            *self = Self::Due(*limit);
         }
     }
 

@@ -51,6 +51,12 @@ impl Backend {
         self.active_pins.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Notes that a request that moves a pin from here has its reply, or has failed: then, unless another one was answered
+    /// there, its other requests do not follow it. Takes a lock.
+    pub fn note_move_ended(&self, pin_id: u64, is_answered: bool) {
+        self.moves.note_end(pin_id, is_answered);
+    }
+
     /// Notes that a pin was used here. Only the worker of this number may call it.
     pub fn record_pin(&self, worker: usize, pin_id: u64, now: Instant, idle_timeout: Duration) {
         let moment = Moment::new(now.duration_since(self.known_since), idle_timeout);

@@ -187,3 +187,22 @@ fn futures_now<T>(future: impl Future<Output = T>) -> Option<T> {
         std::task::Poll::Pending => None,
     }
 }
+
+/// Removed from the pool and put back while a request is on its way there, as lists that are discovered do: a later request
+/// of the same client goes to the new one of this name, and is the last to end. What it takes back was never counted there.
+#[tokio::test]
+async fn a_move_to_a_backend_that_was_removed_and_put_back_is_taken_back_where_it_was_counted() {
+    use crate::pool::{Evening, Registry};
+
+    let (registry, now) = (Registry::new(1), Instant::now());
+    let id = |name: &str| BackendId { pool: "shop".into(), name: name.into() };
+    let (red, green) = (registry.backend(&id("red"), now), registry.backend(&id("green"), now));
+    red.set_active_pins(10);
+    let first = Evening::begin(&red, &green, 7, now).unwrap();
+    registry.retain(&[id("red")].into(), &["shop".into()].into());
+    let put_back = registry.backend(&id("green"), now);
+    let second = Evening::begin(&red, &put_back, 7, now).unwrap();
+    drop(first);
+    drop(second);
+    assert_eq!([&red, &green, &put_back].map(|backend| backend.expected_pins()), [10, 0, 0]);
+}

@@ -356,3 +356,23 @@ fn each_session_that_a_client_loses_at_one_home_is_a_loss_of_its_own() {
     let (_, reply) = site.visit(&cookie);
     assert_ne!(loss(&site, &pair(&reply)), first, "by now it has another session there");
 }
+
+/// A learned session moves, and the app gives it another id with that: who comes with the former one finds it.
+#[test]
+fn the_former_id_of_a_learned_session_leads_to_where_that_has_moved() {
+    for sessions in ["replicated", "backup", "external"] {
+        let mut site = Site::new(&format!("sessions: {sessions}, affinity: {{ app_session: {{ cookie: SID }} }}"));
+        site.pass(5);
+        let (first, _) = site.end(site.go("", &Tried::default()), "SID=a; Path=/", None);
+        site.pass(5);
+        site.backend(first.member).set_admin_state(AdminState::Draining, None, site.now);
+        site.pass(60);
+        let (moved, _) = site.end(site.go("SID=a", &Tried::default()), "SID=b; Path=/", None);
+        assert_eq!(moved.placement, Placement::Rehomed(RehomeReason::Drained), "{sessions}");
+        let home = |cookie| site.go(cookie, &Tried::default()).1.member;
+        assert_eq!([home("SID=b"), home("SID=a")], [moved.member; 2], "{sessions}: drained");
+        // The operator thinks better of it.
+        site.backend(first.member).set_admin_state(AdminState::Enabled, None, site.now);
+        assert_eq!([home("SID=b"), home("SID=a")], [moved.member; 2], "{sessions}: enabled");
+    }
+}

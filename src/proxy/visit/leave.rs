@@ -348,7 +348,7 @@ impl Visit {
         let owner = owner();
         session.store.put(id.key, record(&pin, &pool.members), owner, limits(pool));
         if let Some(presented) = presented {
-            retire(session, pool, &presented, issued.is_some(), (owner, self.now));
+            retire(session, pool, &presented, issued.and(Some(&pin)), (owner, self.now));
         }
     }
 }
@@ -358,16 +358,24 @@ impl Visit {
 const RETIREMENT: u32 = 60;
 
 /// Lets go of what a pin was kept under before.
-fn retire(session: &SessionPins, pool: &Pool, before: &SessionId, is_replaced: bool, (owner, now): (Owner, u32)) {
+fn retire(
+    session: &SessionPins,
+    pool: &Pool,
+    before: &SessionId,
+    replaced_by: Option<&Pin>,
+    (owner, now): (Owner, u32),
+) {
     if before.found_under != before.key {
         session.store.remove(before.found_under);
     }
-    if is_replaced
+    if let Some(pin) = replaced_by
         && pool.limits.idle_timeout > RETIREMENT
         && let Some(known) = session.store.get(before.key)
     {
         let refreshed = retiring(pool, now).min(known.refreshed);
-        session.store.put(before.key, Record { refreshed, ..known }, owner, limits(pool));
+        // A session that has moved is known at its new home only.
+        let moved = (pool.settings.sessions != Sessions::Local).then(|| record(pin, &pool.members));
+        session.store.put(before.key, Record { refreshed, ..moved.unwrap_or(known) }, owner, limits(pool));
     }
 }
 

@@ -450,10 +450,13 @@ impl Visit {
             Some(*heir) != home && !tried.contains(*heir) && standing.is_available_for_new()
         };
         let has_to_go = || home.is_none_or(|home| pool.members[home].backend.is_drain_over(pin_id, now));
-        let has_copy = |heir: &usize| {
-            let told = self.unused_for(pool).and_then(|unused| told_heir_then(pin_id, pool, home, unused, now));
-            told.is_none_or(|told| told == *heir) || has_to_go()
+        let was_told = |heir: usize, unused_for: u64| {
+            // Of those that were removed nothing is known, nor of other weights than those of now.
+            let known_for = pool.state.weights_stand_for(now).min(now.duration_since(pool.made_at));
+            known_for.as_secs() > unused_for && told_heir_then(pin_id, pool, home, unused_for, now) == Some(heir)
         };
+        let has_copy =
+            |heir: &usize| self.unused_for(pool).is_none_or(|unused_for| was_told(*heir, unused_for)) || has_to_go();
         let in_service = || self.copy_in_service(pin_id, pool, home, tried, now).filter(takes_over).filter(has_copy);
         self.named_heir().filter(takes_over).or_else(in_service).or_else(|| {
             let is_last_resort = pool.settings.sessions == Sessions::Backup && has_to_go();

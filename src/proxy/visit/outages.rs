@@ -351,17 +351,21 @@ fn a_copy_is_taken_over_at_an_heir_that_is_drained_too() {
 /// The home is drained and lives; the heir that had the copy has gone since. The client was moved to where no copy was.
 #[test]
 fn a_drained_home_is_left_only_once_the_heir_of_now_was_told_of() {
-    for is_dead in [false, true] {
+    for fate in ["dead", "disabled", "removed", "outweighed"] {
         let (mut site, mut client, heir, third) = with_copy(43);
-        if is_dead {
-            site.kill(&heir);
-        } else {
-            site.backend(&heir).set_admin_state(AdminState::Disabled, None, site.now);
+        match fate {
+            "dead" => site.kill(&heir),
+            "disabled" => site.backend(&heir).set_admin_state(AdminState::Disabled, None, site.now),
+            "outweighed" => site.backend(&third).order_weight(Some(100_000), site.now),
+            _ => {
+                site.weights.retain(|number, _| name(*number) != heir);
+                site.publish();
+            }
         }
         site.backend("app0").set_admin_state(AdminState::Draining, None, site.now);
         site.pass(60);
         let mut late = client.clone();
-        assert_eq!(site.visit(&mut client), ("app0".to_owned(), Placement::Kept));
+        assert_eq!(site.visit(&mut client), ("app0".to_owned(), Placement::Kept), "{fate}");
         assert_eq!(site.heir_of(&client).as_ref(), Some(&third));
         site.pass(5);
         assert_eq!(site.visit(&mut client), (third.clone(), Placement::Rehomed(RehomeReason::Drained)));
