@@ -21,8 +21,6 @@ pub mod backend;
 
 pub mod listener;
 
-mod hex;
-
 #[cfg(test)]
 pub(crate) mod made;
 
