@@ -27,8 +27,8 @@
 //!
 //! # Imports point left, never right
 //!
-//! `clock, config, telemetry, drain, proxy_protocol, socket` ← `tls` ← `pool` ← `pins` ← `proxy` ← `control` ←
-//! `privileges` ← `app, ctl` ← `main`.
+//! `clock, config, telemetry, drain, proxy_protocol, hex, socket` ← `key_file` ← `tls` ← `pool` ← `pins` ← `proxy` ←
+//! `control` ← `privileges` ← `app, ctl` ← `main`.
 //!
 //! Within `proxy`, the folders do not import one another, except that `accept` runs the tunnels of `forward`;
 //! `proxy/mod.rs`, `attempts.rs`, `hedge.rs`, `passage.rs`, `visit/`, `relay.rs` and `snapshot.rs` join them. `config`, `pool`, `affinity` and
@@ -43,6 +43,11 @@ pub mod telemetry;
 pub mod drain;
 
 pub mod proxy_protocol;
+
+mod hex;
+
+pub mod key_file;
+
 pub mod tls;
 
 pub mod socket;

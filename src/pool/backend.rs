@@ -1,4 +1,12 @@
 //! One backend: its identity, and what is known of it for as long as it exists, whatever the file says meanwhile.
+//!
+//! `id` is whom it is known as, `orders` what the operator and its own agent have ordered, `drain_state` how far a drain
+//! is, `pins` who has a home there, and `standing` what of all that one request reads. Here is what was observed: its
+//! health, its lives, and since when it has been there or away.
+
+mod id;
+
+mod orders;
 
 mod drain_state;
 
@@ -9,6 +17,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
+pub use id::BackendId;
 pub use standing::Standing;
 
 use std::fmt;
@@ -16,15 +25,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use siphasher::sip::SipHasher24;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::active_pins::ActivePins;
-use super::agent::{Agent, AgentWord};
+use super::agent::Agent;
 use super::condition::{AdminState, Change, Condition, Evidence, Health, Memory, Thresholds};
 use super::departures::Departures;
-use super::drain::{Drain, DrainOrder, History};
+use super::drain::{Drain, History};
 use super::latency::{Latency, Measure, Outcome};
 use super::moves::Moves;
 use super::outliers::Out;
@@ -32,18 +40,8 @@ use super::rebalance::Role;
 use super::room::{Carries, Room};
 use super::state::PoolState;
 use super::traffic::Traffic;
-use crate::config::Pace;
 use crate::telemetry::counters::BackendCounters;
 use crate::telemetry::events::{Event, Events};
-
-/// Which backend: pool and name. The address is a setting, not part of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BackendId {
-    /// The pool's name.
-    pub pool: Arc<str>,
-    /// The backend's name in the pool.
-    pub name: Arc<str>,
-}
 
 /// Whether a backend was whom others' clients could go to at some time, which is told in whole seconds of another clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,24 +52,6 @@ pub enum CouldInherit {
     Perhaps,
     /// It was not there, or nobody could go there.
     No,
-}
-
-impl BackendId {
-    /// A number that every replica and every restart gives to the same backend: SipHash-2-4 under a zero key.
-    pub fn stable_hash(&self) -> u64 {
-        use std::hash::Hasher;
-        let mut hasher = SipHasher24::new();
-        hasher.write(self.pool.as_bytes());
-        hasher.write(&[0]);
-        hasher.write(self.name.as_bytes());
-        hasher.finish()
-    }
-}
-
-impl fmt::Display for BackendId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.pool, self.name)
-    }
 }
 
 /// One backend and its state. Shared by all workers and the control plane; outlives reloads.
@@ -425,132 +405,9 @@ impl Backend {
         self.changed.notified()
     }
 
-    /// The operator's order. A drain goes at the usual pace; for another see [`Backend::order_drain`].
-    pub fn set_admin_state(&self, admin: AdminState, deadline: Option<Instant>, now: Instant) {
-        let order = DrainOrder { deadline, pace: Pace::DRAIN };
-        self.obey(Voice::Operator(admin), |before| Drain::ordered(before, order, now), now);
-    }
-
-    /// The operator's order to drain it. Given again, the deadline and the pace may be new, the drain is not.
-    pub fn order_drain(&self, order: DrainOrder, now: Instant) {
-        self.obey(Voice::Operator(AdminState::Draining), |before| Drain::ordered(before, order, now), now);
-    }
-
-    /// Goes on with a drain that was ordered in an earlier life of this process.
-    pub fn restore_drain(&self, order: DrainOrder, now: Instant) {
-        let restored = |before| Drain::ordered(before, order, now).restored();
-        self.obey(Voice::Operator(AdminState::Draining), restored, now);
-    }
-
-    /// What the backend's own agent says; a drain goes at this pace. Whether its weight is another one now.
-    pub fn hear_agent(&self, word: AgentWord, pace: Pace, now: Instant) -> bool {
-        let before = self.weight();
-        let order = DrainOrder { deadline: None, pace };
-        self.obey(Voice::Agent(Some(word)), |drain| Drain::ordered(drain, order, now), now);
-        self.weight() != before
-    }
-
-    /// There is no agent any more: whatever it said ends. Whether the weight is another one now.
-    pub fn forget_agent(&self, now: Instant) -> bool {
-        let before = self.weight();
-        let order = DrainOrder { deadline: None, pace: Pace::DRAIN };
-        self.obey(Voice::Agent(None), |drain| Drain::ordered(drain, order, now), now);
-        self.weight() != before
-    }
-
-    /// What the backend's own agent has said. Takes a lock: not for every request.
-    pub fn agent(&self) -> Agent {
-        self.lock().agent
-    }
-
-    /// The admin state that the operator ordered, whatever the agent says. Takes a lock: not for every request.
-    pub fn ordered_admin_state(&self) -> AdminState {
-        self.lock().ordered
-    }
-
-    fn obey(&self, voice: Voice, drain: impl FnOnce(Option<Drain>) -> Drain, now: Instant) {
-        let (from, to) = {
-            let mut inner = self.lock();
-            let (from, was_ordered) = (inner.admin(), inner.ordered);
-            let is_new_order = match voice {
-                Voice::Operator(ordered) => {
-                    inner.ordered = ordered;
-                    if ordered == AdminState::Enabled {
-                        inner.agent.overrule();
-                    }
-                    true
-                }
-                Voice::Agent(Some(word)) => {
-                    inner.agent.hear(word);
-                    false
-                }
-                Voice::Agent(None) => {
-                    inner.agent = Agent::default();
-                    false
-                }
-            };
-            let to = inner.admin();
-            if to != AdminState::Draining {
-                inner.drain = None;
-            } else if is_new_order || from != AdminState::Draining || was_ordered != inner.ordered {
-                inner.drain = Some(drain(inner.drain));
-            }
-            if from != to {
-                inner.history = History::new();
-            }
-            self.note_turn(&inner, now);
-            self.note_weight(&inner, now);
-            self.publish(&inner);
-            self.note_availability(&inner, now);
-            (from, to)
-        };
-        if from != to {
-            let (from, to, by) = (from.as_str(), to.as_str(), voice.as_str());
-            tracing::info!(pool = &*self.id.pool, backend = &*self.id.name, from, to, by, "admin state changed");
-            let (pool, backend) = self.names();
-            self.events.tell(|| Event::AdminState { pool, backend, from, to, by });
-        }
-        // An order may have changed what is left of a drain; an agent says the same with every probe.
-        if from != to || matches!(voice, Voice::Operator(_)) {
-            self.changed.notify_waiters();
-            self.room.standing_changed();
-        }
-    }
-
     /// When health last changed.
     pub fn health_changed_at(&self) -> Instant {
         self.lock().condition.changed_at()
-    }
-
-    /// What the file says. A weight ordered by the operator holds until the file's own weight changes.
-    pub fn set_file_weight(&self, weight: u32) {
-        let mut inner = self.lock();
-        if inner.file_weight != weight {
-            inner.file_weight = weight;
-            inner.weight_order = None;
-        }
-        self.publish(&inner);
-    }
-
-    /// The operator's order; `None` takes it back.
-    pub fn order_weight(&self, weight: Option<u32>, now: Instant) {
-        let mut inner = self.lock();
-        inner.weight_order = weight;
-        self.note_weight(&inner, now);
-        self.publish(&inner);
-    }
-
-    /// What the file says, if an order or the agent's word stands in for it.
-    pub fn stood_in_for_weight(&self) -> Option<u32> {
-        let inner = self.lock();
-        let is_stood_in_for = inner.weight_order.is_some() || inner.agent.said.weight_percent.is_some();
-        is_stood_in_for.then_some(inner.file_weight)
-    }
-
-    /// The weight that the operator ordered, and the file's weight it stands in for.
-    pub fn weight_order(&self) -> Option<(u32, u32)> {
-        let inner = self.lock();
-        inner.weight_order.map(|order| (order, inner.file_weight))
     }
 
     /// How long ago a stamped moment was; `None` for one that is yet to come, or was never stamped.
@@ -689,23 +546,6 @@ impl Inner {
         match self.ordered {
             AdminState::Enabled => self.agent.admin(),
             ordered => ordered,
-        }
-    }
-}
-
-/// Who says something about a backend's admin state.
-#[derive(Clone, Copy)]
-enum Voice {
-    Operator(AdminState),
-    /// `None`: there is none any more.
-    Agent(Option<AgentWord>),
-}
-
-impl Voice {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Operator(_) => "operator",
-            Self::Agent(_) => "agent",
         }
     }
 }

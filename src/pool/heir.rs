@@ -88,25 +88,8 @@ pub(crate) fn mix(x: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio::time::Instant;
-
     use super::*;
-    use crate::pool::{BackendId, Registry};
-
-    fn pool(weights: &[u32]) -> Vec<Member> {
-        let registry = Registry::new(1);
-        let member = |(index, &weight): (usize, &u32)| {
-            let id = BackendId { pool: Arc::from("shop"), name: Arc::from(format!("app{index}")) };
-            let backend = registry.backend(&id, Instant::now());
-            backend.set_file_weight(weight);
-            let address = ([127, 0, 0, 1], 9000).into();
-            let (probe_address, transport) = (None, Arc::default());
-            Member { backend, address, probe_address, transport, max_pins: None, tier: 0 }
-        };
-        weights.iter().enumerate().map(member).collect()
-    }
+    use crate::pool::testing::{golden, weighted};
 
     /// Pins whose first preference is member `home`.
     fn pins_of(home: usize, members: &[Member]) -> impl Iterator<Item = u64> {
@@ -121,18 +104,7 @@ mod tests {
             let mut words = line.split_whitespace();
             let mut word = || words.next().expect("a pin, a home, an heir and a pool");
             let (pin, home, expected, pool) = (word(), word(), word(), word());
-            let registry = Registry::new(1);
-            let members: Vec<Member> = words
-                .map(|word| {
-                    let (name, weight) = word.split_once('=').expect("name=weight");
-                    let id = BackendId { pool: Arc::from(pool), name: Arc::from(name) };
-                    let backend = registry.backend(&id, Instant::now());
-                    backend.set_file_weight(weight.parse().expect("a weight"));
-                    let address = ([127, 0, 0, 1], 9000).into();
-                    let (probe_address, transport) = (None, Arc::default());
-                    Member { backend, address, probe_address, transport, max_pins: None, tier: 0 }
-                })
-                .collect();
+            let members = golden(pool, words);
             let home = members.iter().position(|member| &*member.backend.id().name == home);
             let pin = u64::from_str_radix(pin, 16).expect("a pin in hex");
             let found = heir(pin, &members, home, |_, _| true).map(|heir| &*members[heir].backend.id().name);
@@ -144,14 +116,14 @@ mod tests {
 
     #[test]
     fn nobody_available_means_no_heir() {
-        let members = pool(&[1, 1]);
+        let members = weighted(&[1, 1]);
         assert_eq!(heir(1, &[], None, |_, _| true), None);
         assert_eq!(heir(1, &members, Some(0), |index, _| index == 0), None);
     }
 
     #[test]
     fn weight_0_inherits_only_when_nobody_else_can() {
-        let members = pool(&[0, 0, 0, 1]);
+        let members = weighted(&[0, 0, 0, 1]);
         let mut heirs = [0; 4];
         for pin in 0..600 {
             assert_eq!(heir(pin, &members, None, |_, _| true), Some(3));
@@ -162,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_backend_that_leaves_moves_its_own_pins_and_no_others() {
-        let members = pool(&[1, 2, 3, 4, 5]);
+        let members = weighted(&[1, 2, 3, 4, 5]);
         for pin in 0..20_000 {
             let before = heir(pin, &members, None, |_, _| true);
             let after = heir(pin, &members, None, |index, _| index != 2);
@@ -172,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_changed_weight_moves_pins_to_or_from_that_backend_only() {
-        let members = pool(&[5, 5, 5, 5]);
+        let members = weighted(&[5, 5, 5, 5]);
         let heirs = || (0..20_000).map(|pin| heir(pin, &members, None, |_, _| true)).collect::<Vec<_>>();
         let before = heirs();
         members[1].backend.set_file_weight(9);
@@ -186,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_order_of_members_does_not_matter() {
-        let members = pool(&[1, 0, 3, 1, 1]);
+        let members = weighted(&[1, 0, 3, 1, 1]);
         let reversed: Vec<Member> = members.iter().rev().cloned().collect();
         for pin in 0..5_000 {
             let one = heir(pin, &members, Some(2), |_, _| true);
@@ -202,7 +174,7 @@ mod tests {
         for (weights, orphans) in
             [(vec![1; 4], 64), (vec![1, 1, 2, 4], 64), (vec![1; 11], 10_000), (vec![3, 1, 2, 4], 10_000)]
         {
-            let members = pool(&weights);
+            let members = weighted(&weights);
             let mut counts = vec![0_u32; weights.len()];
             for pin in pins_of(0, &members).take(orphans) {
                 counts[heir(pin, &members, Some(0), |_, _| true).expect("survivors")] += 1;
@@ -222,7 +194,7 @@ mod tests {
     #[test]
     fn a_survivor_is_seldom_overrun() {
         for size in [3, 4, 6, 10, 20] {
-            let members = pool(&vec![1; size]);
+            let members = weighted(&vec![1; size]);
             let average = 64.0 * size as f64 / (size - 1) as f64;
             let mut pins = pins_of(0, &members);
             let peaks: Vec<f64> = (0..200)

@@ -46,6 +46,9 @@ pub mod drain;
 
 pub mod rebalance;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::sync::Arc;
 
 use crate::config::Address;

@@ -124,7 +124,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::pool::{BackendId, Evidence, Failure, Registry, Thresholds};
+    use crate::pool::{BackendId, Evidence, Failure, Registry, Thresholds, testing};
 
     use Panic::{Calm, FewLeft, NobodyLeft};
 
@@ -155,14 +155,7 @@ mod tests {
                     '0' => backend.set_file_weight(0),
                     _ => {}
                 }
-                members.push(Member {
-                    transport: Arc::default(),
-                    backend,
-                    address: ([127, 0, 0, 1], 9000).into(),
-                    probe_address: None,
-                    max_pins: None,
-                    tier: tier as u8,
-                });
+                members.push(Member { tier: tier as u8, ..testing::member(backend) });
             }
         }
         members

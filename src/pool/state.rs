@@ -152,7 +152,7 @@ impl Panic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::{BackendId, Evidence, Failure, Registry, Thresholds};
+    use crate::pool::{BackendId, Evidence, Failure, Registry, Thresholds, testing};
     use crate::telemetry::events::Heard;
 
     const ONCE: Thresholds = Thresholds { healthy_after: 1, unhealthy_after: 1 };
@@ -161,9 +161,7 @@ mod tests {
         let member = |name: &str| {
             let backend = registry.backend(&BackendId { pool: "shop".into(), name: name.into() }, now);
             backend.observe(Evidence::ProbeOk, ONCE, now);
-            let address = ([127, 0, 0, 1], 9000).into();
-            let (probe_address, transport) = (None, Arc::default());
-            Member { backend, address, probe_address, transport, max_pins: None, tier: 0 }
+            testing::member(backend)
         };
         ["a", "b", "c", "d"].map(member).to_vec()
     }

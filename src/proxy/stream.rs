@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
-use crate::tls::listener::HTTP_2;
+use crate::tls::HTTP_2;
 
 /// A connection, and what TLS is spoken by within it.
 ///

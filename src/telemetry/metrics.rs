@@ -3,154 +3,29 @@
 //! Counters of the request path are sharded by worker and know nothing of names; they meet their names here. Whatever
 //! stands right of `telemetry` in the import rule comes in as plain words and numbers in a [`Scrape`].
 
-use std::fmt::{self, Write};
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+mod scrape;
+
+mod sample;
+
+use std::fmt;
+use std::time::UNIX_EPOCH;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeGaugeValue, EncodeLabelValue, LabelValueEncoder, MetricEncoder, NoLabelSet, text,
-};
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::counters::{DURATION_BOUNDS_US, PoolCounters};
+use super::counters::DURATION_BOUNDS_US;
 use super::words::{PinVerdict, Placement, RetryReason};
+use sample::{Escaped, counter, gauge};
+pub use scrape::{
+    BackendScrape, ListenerScrape, PinStoreScrape, PoolScrape, Scrape, SharedStoreScrape, SourceScrape, TlsScrape,
+};
 
 /// Media type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const PREFIX: &str = "stickpin";
-
-/// Everything that one scrape shows.
-#[derive(Debug)]
-pub struct Scrape {
-    /// In the order of the file.
-    pub pools: Vec<PoolScrape>,
-    /// Open client connections.
-    pub listeners: Vec<ListenerScrape>,
-    /// Reloads that took effect.
-    pub reloads_ok: u64,
-    /// Reloads that changed nothing.
-    pub reloads_failed: u64,
-    /// Lines of the access log that nobody will read.
-    pub access_log_dropped: u64,
-    /// When the process started.
-    pub started: SystemTime,
-    /// Version of the program.
-    pub version: &'static str,
-}
-
-/// One pool.
-#[derive(Debug)]
-pub struct PoolScrape {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its counters.
-    pub counters: Arc<PoolCounters>,
-    /// Whether health is ignored for spreading new clients.
-    pub panicking: bool,
-    /// In the order of the file.
-    pub backends: Vec<BackendScrape>,
-    /// Requests that wait for any of them.
-    pub queued: u32,
-    /// Its learned pins, where it has them.
-    pub pin_store: Option<PinStoreScrape>,
-    /// Where more backends are looked for.
-    pub sources: Vec<SourceScrape>,
-}
-
-/// A source of backends of one pool.
-#[derive(Debug)]
-pub struct SourceScrape {
-    /// The word for it.
-    pub source: &'static str,
-    /// Backends in its last good list.
-    pub backends: usize,
-    /// Looks that gave no list.
-    pub failures: u64,
-    /// When the last good list was had.
-    pub last_success: Option<SystemTime>,
-}
-
-/// The learned pins of one pool.
-#[derive(Debug)]
-pub struct PinStoreScrape {
-    /// Pins in memory.
-    pub pins: usize,
-    /// Pins that had to go for want of room.
-    pub evictions: u64,
-    /// The store that replicas share, where there is one.
-    pub shared: Option<SharedStoreScrape>,
-}
-
-/// How things stand with the store that replicas share.
-#[derive(Debug)]
-pub struct SharedStoreScrape {
-    /// Whether it is there.
-    pub connected: bool,
-    /// Changes that it has not got yet.
-    pub pending: usize,
-    /// Changes that it never got.
-    pub dropped: u64,
-    /// Lookups and moves that it did not answer in time.
-    pub timeouts: u64,
-}
-
-/// One backend, its counters already added up.
-#[derive(Debug)]
-pub struct BackendScrape {
-    /// Its name in the pool.
-    pub name: Arc<str>,
-    /// Replies by code label.
-    pub replies: Vec<(String, u64)>,
-    /// Connections opened.
-    pub connections_new: u64,
-    /// Requests sent over a connection that was already open.
-    pub connections_reused: u64,
-    /// Clients that used their pin here within the idle time.
-    pub active_pins: u64,
-    /// Requests whose reply has not fully ended.
-    pub in_flight: u32,
-    /// Those of them that are tunnels.
-    pub tunnels: u32,
-    /// Requests that wait for this very backend.
-    pub queued: u32,
-    /// Open connections, idle ones included.
-    pub connections: u32,
-    /// How often it was put out by its traffic, by cause.
-    pub outliers: [(&'static str, u64); 3],
-    /// Every state's word, and whether it is the current one.
-    pub health: [(&'static str, bool); 4],
-}
-
-/// One listener.
-#[derive(Debug)]
-pub struct ListenerScrape {
-    /// Its address.
-    pub listener: String,
-    /// Open client connections.
-    pub connections: usize,
-    /// Those of HTTP/2.
-    pub http2_connections: usize,
-    /// Connections of HTTP/2 that were ended for too many frames, by their kind.
-    pub http2_floods: Vec<(&'static str, u64)>,
-    /// TLS, where it speaks that.
-    pub tls: Option<TlsScrape>,
-}
-
-/// TLS at one listener.
-#[derive(Debug)]
-pub struct TlsScrape {
-    /// Handshakes: how they ended, whether they were shortened by a ticket, and how many.
-    pub handshakes: Vec<(&'static str, bool, u64)>,
-    /// Changes of files that took effect.
-    pub files_ok: u64,
-    /// Changes of files that could not.
-    pub files_failed: u64,
-    /// The first name of each certificate, and when it expires.
-    pub expiries: Vec<(String, SystemTime)>,
-}
 
 impl Scrape {
     /// The text, of media type [`CONTENT_TYPE`].
@@ -511,49 +386,13 @@ impl Collector for Scrape {
     }
 }
 
-/// One sample of a counter. The encoder adds the `_total` to its name.
-fn counter<const N: usize>(metric: &mut MetricEncoder<'_>, labels: [(&str, &str); N], count: u64) -> fmt::Result {
-    metric.encode_family(&escaped(labels))?.encode_counter::<NoLabelSet, _, f64>(&count, None)
-}
-
-fn gauge<const N: usize>(
-    metric: &mut MetricEncoder<'_>,
-    labels: [(&str, &str); N],
-    value: &impl EncodeGaugeValue,
-) -> fmt::Result {
-    metric.encode_family(&escaped(labels))?.encode_gauge(value)
-}
-
-fn escaped<'a, const N: usize>(labels: [(&'a str, &'a str); N]) -> [(&'a str, Escaped<'a>); N] {
-    labels.map(|(key, value)| (key, Escaped(value)))
-}
-
-/// A label value as the format wants it; `prometheus_client` writes values as they are.
-#[derive(Debug)]
-struct Escaped<'a>(&'a str);
-
-impl EncodeLabelValue for Escaped<'_> {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        let mut rest = self.0;
-        while let Some(at) = rest.find(['\\', '"', '\n']) {
-            encoder.write_str(&rest[..at])?;
-            encoder.write_str(match rest.as_bytes()[at] {
-                b'\n' => r"\n",
-                b'"' => r#"\""#,
-                _ => r"\\",
-            })?;
-            rest = &rest[at + 1..];
-        }
-        encoder.write_str(rest)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
-    use crate::telemetry::counters::BackendCounters;
+    use crate::telemetry::counters::{BackendCounters, PoolCounters};
     use crate::telemetry::words::{DetourReason, RehomeReason};
 
     fn backend(name: &str, counters: &BackendCounters) -> BackendScrape {

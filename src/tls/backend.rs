@@ -19,6 +19,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use super::certificate::{Certificate, CertificateError};
 use super::provider::provider;
+use super::{HTTP_1, HTTP_2};
 use crate::config::{BackendTls, Protocol};
 use crate::telemetry::with_causes;
 
@@ -120,9 +121,9 @@ pub fn server_name(settings: &BackendTls, host: Option<&str>, address: Option<Ip
 /// What is offered by ALPN to agree on, the preferred one first.
 pub fn protocols(protocol: Protocol) -> &'static [&'static [u8]] {
     match protocol {
-        Protocol::H1 => &[b"http/1.1"],
-        Protocol::H2 => &[b"h2"],
-        Protocol::Auto => &[b"h2", b"http/1.1"],
+        Protocol::H1 => &[HTTP_1],
+        Protocol::H2 => &[HTTP_2],
+        Protocol::Auto => &[HTTP_2, HTTP_1],
     }
 }
 
@@ -284,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_file_without_certificates_is_of_no_use() {
-        assert!(client(&settings(CA), &[b"h2"]).is_ok());
+        assert!(client(&settings(CA), &[HTTP_2]).is_ok());
         for (pem, expected) in [
             (&b""[..], "expected at least one certificate"),
             (b"hello", "expected at least one certificate"),

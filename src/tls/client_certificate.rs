@@ -10,7 +10,7 @@ use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-use super::hex;
+use crate::hex;
 
 /// A longer value is left out: a backend would refuse the head for it.
 const LONGEST_VALUE: usize = 4096;

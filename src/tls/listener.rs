@@ -16,14 +16,12 @@ use super::names::Names;
 use super::ocsp::Staple;
 use super::provider::with_suites;
 use super::tickets::{Binding, TicketRing, Ticketer};
+use super::{HTTP_1, HTTP_2};
 use crate::config::{ClientCertificates, Tls, TlsVersion};
 use crate::telemetry::counters::Single;
 
 /// The protocols that are offered within TLS, the preferred one first.
-const PROTOCOLS: [&[u8]; 2] = [HTTP_2, b"http/1.1"];
-
-/// HTTP/2 as ALPN has it.
-pub const HTTP_2: &[u8] = b"h2";
+const PROTOCOLS: [&[u8]; 2] = [HTTP_2, HTTP_1];
 
 /// What a handshake goes by. Immutable; replaced whole.
 #[derive(Debug)]

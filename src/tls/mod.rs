@@ -21,10 +21,14 @@ pub mod backend;
 
 pub mod listener;
 
-mod hex;
-
 #[cfg(test)]
 pub(crate) mod made;
+
+/// HTTP/1.1 as ALPN names it.
+pub const HTTP_1: &[u8] = b"http/1.1";
+
+/// HTTP/2 as ALPN names it.
+pub const HTTP_2: &[u8] = b"h2";
 
 /// A positive number without the zero that DER puts before a high bit.
 pub(crate) fn without_sign(number: &[u8]) -> &[u8] {

@@ -8,7 +8,6 @@
 //! ```
 //! Nonces are random; SIV bears that a nonce comes twice (RFC 8452 §9), so a key of a file may serve for long.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,10 +17,7 @@ use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey
 use aws_lc_rs::digest;
 use rustls::server::ProducesTickets;
 
-use super::hex;
-
-/// More keys than any rotation needs.
-const MOST_KEYS: usize = 16;
+use crate::key_file::{self, KeyFileError};
 
 /// Keys of this process that are kept: one that encrypts, and those of the whole lifetime before.
 const OWN_KEYS: usize = 3;
@@ -60,27 +56,13 @@ impl TicketKey {
 pub struct TicketKeys(Vec<Arc<TicketKey>>);
 
 impl TicketKeys {
-    /// Reads a file of keys: one a line, 64 hex digits each; blank lines and lines that begin with `#` are skipped.
+    /// Reads a file of keys; see [`key_file::read`].
     ///
     /// # Errors
-    /// The first line that is wrong; never what it holds.
-    pub fn parse(text: &str) -> Result<Self, TicketKeysError> {
-        let mut keys: Vec<Arc<TicketKey>> = Vec::new();
-        for (line, content) in (1..).zip(text.lines()) {
-            let content = content.trim();
-            if content.is_empty() || content.starts_with('#') {
-                continue;
-            }
-            let key = TicketKey::new(&hex::read_32(content).ok_or(TicketKeysError::NotAKey { line })?);
-            if keys.iter().any(|known| known.id == key.id) {
-                return Err(TicketKeysError::Duplicate { line });
-            }
-            if keys.len() == MOST_KEYS {
-                return Err(TicketKeysError::TooMany { line });
-            }
-            keys.push(Arc::new(key));
-        }
-        if keys.is_empty() { Err(TicketKeysError::Empty) } else { Ok(Self(keys)) }
+    /// The first line that is wrong, with what was expected there; never what it holds.
+    pub fn parse(text: &str) -> Result<Self, KeyFileError> {
+        let secrets = key_file::read(text)?;
+        Ok(Self(secrets.iter().map(|secret| Arc::new(TicketKey::new(secret))).collect()))
     }
 
     /// One key of this process. The bytes have to come from a source fit for secrets.
@@ -101,41 +83,6 @@ impl fmt::Debug for TicketKeys {
         f.debug_struct("TicketKeys").field("keys", &self.0.len()).finish_non_exhaustive()
     }
 }
-
-/// Why a file of ticket keys cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TicketKeysError {
-    /// No key in it.
-    Empty,
-    /// Not a key.
-    NotAKey {
-        /// Where, from 1.
-        line: usize,
-    },
-    /// A key that came before.
-    Duplicate {
-        /// Where, from 1.
-        line: usize,
-    },
-    /// One more than are allowed.
-    TooMany {
-        /// Where, from 1.
-        line: usize,
-    },
-}
-
-impl fmt::Display for TicketKeysError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("expected at least one key of 64 hex digits (openssl rand -hex 32), found none"),
-            Self::NotAKey { line } => write!(f, "line {line}: expected a key of 64 hex digits (openssl rand -hex 32)"),
-            Self::Duplicate { line } => write!(f, "line {line}: expected each key once"),
-            Self::TooMany { line } => write!(f, "line {line}: expected at most {MOST_KEYS} keys"),
-        }
-    }
-}
-
-impl Error for TicketKeysError {}
 
 /// The keys in force at a listener, replaced while workers use them.
 #[derive(Debug)]
@@ -227,6 +174,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::hex;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -280,21 +228,8 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_wrong_is_told_with_its_line_and_without_its_content() {
-        let key = "0f".repeat(32);
-        assert!(TicketKeys::parse(&format!("# keys\n\n {}\n{}\n", key.to_uppercase(), "00".repeat(32))).is_ok());
-        let many: String = (0..17_u8).map(|byte| hex::digits(&[byte; 32]) + "\n").collect();
-        for (text, expected) in [
-            ("", TicketKeysError::Empty),
-            ("# none\n", TicketKeysError::Empty),
-            ("\n0f0f", TicketKeysError::NotAKey { line: 2 }),
-            (&*"ä".repeat(32), TicketKeysError::NotAKey { line: 1 }),
-            (&*format!("{key}\n{key}"), TicketKeysError::Duplicate { line: 2 }),
-            (&*many, TicketKeysError::TooMany { line: 17 }),
-        ] {
-            assert_eq!(TicketKeys::parse(text).map(|_| ()), Err(expected), "{text:?}");
-        }
-        let shown = format!("{:?}", TicketKeys::parse(&key));
+    fn keys_show_no_key() {
+        let shown = format!("{:?}", TicketKeys::parse(&"0f".repeat(32)));
         assert!(!shown.contains("0f0f"), "{shown}");
     }
 

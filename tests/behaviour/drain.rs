@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 use crate::crowd::{Crowd, Customer, customers};
@@ -18,6 +20,13 @@ async fn drain(admin: &mut Admin, backend: &str, deadline: Option<&str>, pace: &
     let reply = admin.put(&format!("/api/v1/pools/shop/backends/{backend}/state"), &order).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     reply.json()
+}
+
+/// Panics when two dates are more than two seconds apart: a deadline is shown to the second, and a restart may add one.
+#[track_caller]
+fn assert_about(date: &Value, expected: &Value) {
+    let read = |date: &Value| OffsetDateTime::parse(date.as_str().expect("a date"), &Rfc3339).expect("RFC 3339");
+    assert!((read(date) - read(expected)).abs() <= Duration::from_secs(2), "expected {expected}, found {date}");
 }
 
 /// Waits until nobody is left there, and gives the view of its drain.
@@ -192,7 +201,10 @@ async fn local_sessions_stay_until_the_deadline_and_then_leave_at_the_pace_of_th
     for name in ["red", "green"] {
         drain(&mut admin, name, None, "5%/s").await;
     }
-    client_at(&stickpin, "green").await;
+    // One alone may share its cell of the estimate with somebody who left, and is not seen then; three hardly can.
+    for _ in 0..3 {
+        client_at(&stickpin, "green").await;
+    }
     until("it is not drained any more", async || {
         let view = admin.backend("shop", "green").await;
         if view["drain"]["drained"] == false { Ok(()) } else { Err(view) }
@@ -241,8 +253,7 @@ async fn orders_outlive_the_process() {
     let mut admin = second.admin();
     let red = admin.backend("shop", "red").await;
     assert_eq!((&red["admin_state"], &red["drain"]["pace"]), (&json!("draining"), &json!("1%/m")));
-    let seconds = |deadline: &Value| deadline.as_str().map(|text| text[..16].to_owned());
-    assert_eq!(seconds(&red["drain"]["deadline"]), seconds(&deadline), "to the minute");
+    assert_about(&red["drain"]["deadline"], &deadline);
     assert_eq!(admin.backend("shop", "green").await["admin_state"], "disabled");
     assert_eq!(admin.backend("shop", "blue").await["weight"], 7);
     for _ in 0..10 {

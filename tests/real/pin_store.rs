@@ -477,7 +477,7 @@ async fn tls_is_spoken_and_the_certificate_checked() {
 }
 
 #[tokio::test]
-#[ignore = "the other half of tls_is_spoken_and_the_certificate_checked"]
+#[ignore = "run by tls_is_spoken_and_the_certificate_checked, in processes that trust other certificates"]
 async fn with_tls() {
     let (url, expected) = (std::env::var("STORE_URL"), std::env::var("STORE_EXPECTED"));
     let (Ok(url), Ok(expected)) = (url, expected) else { return };

@@ -24,7 +24,7 @@ use super::agent::Words;
 use crate::config::{self, Address, Probe};
 use crate::pool::{Evidence, Failure};
 use crate::proxy::forward::is_own_trouble;
-use crate::tls::backend as tls;
+use crate::tls::{HTTP_1, HTTP_2, backend as tls};
 use crate::{proxy_protocol, socket};
 use exchange::{Answer, Place};
 
@@ -67,9 +67,9 @@ impl<'a> Target<'a> {
 pub(super) fn protocols(probe: &Probe) -> &'static [&'static [u8]] {
     match probe {
         Probe::Off | Probe::Tcp => &[],
-        Probe::Http(probe) if probe.http2 => &[b"h2"],
-        Probe::Http(_) => &[b"http/1.1"],
-        Probe::Grpc(_) => &[b"h2"],
+        Probe::Http(probe) if probe.http2 => &[HTTP_2],
+        Probe::Http(_) => &[HTTP_1],
+        Probe::Grpc(_) => &[HTTP_2],
     }
 }
 
@@ -160,7 +160,7 @@ async fn reach(settings: &config::Health, target: Target<'_>) -> Result<Answer, 
             None => error.into(),
         }
     })?;
-    if protocols(&settings.probe) == [b"h2"] && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+    if protocols(&settings.probe) == [HTTP_2] && stream.get_ref().1.alpn_protocol() != Some(HTTP_2) {
         return Err(ProbeError::Tls("it does not agree to HTTP/2 (ALPN)".to_owned()));
     }
     talk(&settings.probe, target.address, true, stream).await

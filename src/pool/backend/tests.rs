@@ -1,5 +1,7 @@
 use super::*;
+use crate::config::Pace;
 use crate::pool::room::Wishes;
+use crate::pool::{AgentWord, DrainOrder};
 use crate::telemetry::events::Heard;
 
 const IDLE: Duration = Duration::from_secs(1800);

@@ -47,7 +47,7 @@ pub use app_session::{IssuedBy, IssuedId, SessionReader};
 pub use cookie::CookieName;
 pub use id_parts::{Routes, split_prefix, split_route};
 pub use key::AffinityKeys;
-pub use keys::{KeyRing, KeyRingError};
+pub use keys::KeyRing;
 pub use new_ids::NewIds;
 pub use pin::{Detour, Limits, Opened, Orphan, Pin};
 pub use pin_keys::PinKeys;

@@ -70,29 +70,12 @@ fn per_weight(given: &[u32], members: &[Member], heir: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio::time::Instant;
-
     use super::*;
-    use crate::pool::{BackendId, Registry};
-
-    fn pool(weights: &[u32]) -> Vec<Member> {
-        let registry = Registry::new(1);
-        let member = |(index, &weight): (usize, &u32)| {
-            let id = BackendId { pool: Arc::from("shop"), name: Arc::from(format!("app{index}")) };
-            let backend = registry.backend(&id, Instant::now());
-            backend.set_file_weight(weight);
-            let address = ([127, 0, 0, 1], 9000).into();
-            let (probe_address, transport) = (None, Arc::default());
-            Member { backend, address, probe_address, transport, max_pins: None, tier: 0 }
-        };
-        weights.iter().enumerate().map(member).collect()
-    }
+    use crate::pool::testing::weighted;
 
     /// Orphans of member 0, by heir, when two workers gave out its pins in turn.
     fn orphans(weights: &[u32], pins: u32, seed: u64) -> Vec<u32> {
-        let members = pool(weights);
+        let members = weighted(weights);
         let (mut workers, mut rng) = ([NewIds::default(), NewIds::default()], Rng::with_seed(seed));
         let mut orphans = vec![0; members.len()];
         for pin in 0..pins {
@@ -122,7 +105,7 @@ mod tests {
 
     #[test]
     fn ids_stay_random() {
-        let (members, mut ids, mut rng) = (pool(&[1, 1, 1]), NewIds::default(), Rng::with_seed(1));
+        let (members, mut ids, mut rng) = (weighted(&[1, 1, 1]), NewIds::default(), Rng::with_seed(1));
         let drawn: Vec<u64> = (0..10_000).map(|_| ids.draw(&members, 0, &mut rng)).collect();
         for bit in 0..64 {
             let ones = drawn.iter().filter(|id| **id >> bit & 1 == 1).count();

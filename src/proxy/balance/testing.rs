@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Balancer, Tried};
 use crate::config::Balance;
-use crate::pool::{AdminState, BackendId, Evidence, Failure, Health, Member, Registry, Thresholds};
+use crate::pool::{AdminState, BackendId, Evidence, Failure, Health, Member, Registry, Thresholds, testing};
 
 /// Every algorithm.
 pub(super) const ALL: [Balance; 6] = [
@@ -66,9 +66,7 @@ pub(super) fn pool(states: &[State]) -> Vec<Member> {
         backend.set_admin_state(state.admin, None, now);
         backend.set_file_weight(state.weight);
         assert_eq!((backend.standing().health, backend.standing().admin), (state.health, state.admin));
-        let address = ([127, 0, 0, 1], 9000).into();
-        let (probe_address, transport) = (None, Arc::default());
-        Member { backend, address, probe_address, transport, max_pins: None, tier: state.tier }
+        Member { tier: state.tier, ..testing::member(backend) }
     };
     states.iter().enumerate().map(member).collect()
 }

@@ -18,9 +18,9 @@ use tokio::time::Sleep;
 use super::chunked::Piece;
 use super::connection::Connection;
 use super::head::{self, Framing, HeadError, ReplyHead};
+use super::hop_by_hop::is_trailer;
 use super::http2::exchange::Http2Exchange;
 use super::request_body::{BodyPiece, RequestBody};
-use super::request_head::is_trailer;
 use crate::proxy::client_body::ClientBodyError;
 
 /// How long a body is held back for the backend's `100 Continue`.

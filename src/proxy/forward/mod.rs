@@ -11,6 +11,10 @@ mod head;
 
 mod told;
 
+mod origin;
+
+mod hop_by_hop;
+
 mod request_head;
 
 mod request_body;
@@ -31,5 +35,6 @@ pub use client::{AttemptError, Begun, Client, Outgoing, Owner, connect_failure, 
 pub use exchange::{BodyError, Exchange};
 pub use head::{HeadError, ReplyHead};
 pub use http2::Addressed;
+pub use origin::Origin;
 pub use request_body::RequestBody;
-pub use request_head::{Hop, Origin, RequestHead, expects_continue};
+pub use request_head::{Hop, RequestHead, expects_continue};

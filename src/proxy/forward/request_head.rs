@@ -1,113 +1,15 @@
 //! The head of a request as the backend sees it, written here and by nobody else.
 //!
 //! Nothing that frames or routes a message is copied from the client: one `Host`, one framing header, one set of
-//! `X-Forwarded-*`. What only concerns the hop from the client is left out, and so is whatever claims to come from us.
-
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+//! `X-Forwarded-*`. What only concerns the hop from the client is left out, and so is whatever claims to come from us
+//! (`hop_by_hop`); where the request came from is said anew, by `origin`.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 
+use super::hop_by_hop::{Class, NamedHopByHop, class};
+use super::origin::{Origin, VIA_NAME, node, usual_port};
 use super::request_body::RequestBody;
 use super::told;
-use crate::config::TrustedProxies;
-use crate::proxy_protocol::Ends;
-
-/// What we are called in `Via`: no version, no host.
-const VIA_NAME: &str = "stickpin";
-
-/// Lines about where a request came from, made once for each client connection.
-#[derive(Debug)]
-pub struct Origin {
-    /// Who else is a trusted proxy, when this client is one: its own `X-Forwarded-*` are believed and added to.
-    trusted: Option<Arc<TrustedProxies>>,
-    ends: Ends,
-    scheme: &'static str,
-    address: String,
-    /// The client as a node of `Forwarded`, quoted when it has to be.
-    node: String,
-    /// Where it came in.
-    port: u16,
-    /// Lines about the certificate that the client showed, each with its line end.
-    certificate: Vec<u8>,
-    /// All that there is to say about a client that is believed nothing, but for the host.
-    lines: Vec<u8>,
-    /// Where the client's version stands in them.
-    via_at: usize,
-}
-
-impl Origin {
-    /// For a client connection between these ends; `trusted` when the client is a trusted proxy.
-    pub fn new(ends: Ends, is_tls: bool, trusted: Option<Arc<TrustedProxies>>) -> Self {
-        let ends = Ends { source: canonical(ends.source), destination: canonical(ends.destination) };
-        let peer = ends.source.ip();
-        let scheme = if is_tls { "https" } else { "http" };
-        let (node, port) = (node(peer), usual_port(ends.destination.port(), scheme));
-        let forwarded =
-            format!("x-forwarded-for: {peer}\r\nx-forwarded-proto: {scheme}\r\nx-forwarded-port: {port}\r\nvia: ");
-        let lines = format!("{forwarded}1.1 {VIA_NAME}\r\nforwarded: for={node};proto={scheme}");
-        Self {
-            trusted,
-            ends,
-            scheme,
-            address: peer.to_string(),
-            node,
-            port,
-            certificate: Vec::new(),
-            via_at: forwarded.len(),
-            lines: lines.into_bytes(),
-        }
-    }
-
-    /// With lines about the certificate that the client showed, each with its line end.
-    #[must_use]
-    pub fn with_certificate(self, certificate: Vec<u8>) -> Self {
-        Self { certificate, ..self }
-    }
-
-    /// Whether the client (or a trusted proxy's client) uses https.
-    pub fn is_https(&self, headers: &HeaderMap) -> bool {
-        self.told(|_| told::scheme(headers)).unwrap_or(self.scheme) == "https"
-    }
-
-    /// The client's address: the peer's, or whom trusted proxies tell.
-    pub fn client(&self, headers: &HeaderMap) -> IpAddr {
-        self.told(|trusted| told::client(headers, trusted)).unwrap_or(self.ends.source.ip())
-    }
-
-    /// The ends of the client's connection. Of a client that a trusted proxy tells of, nobody knows the port.
-    pub fn ends(&self, headers: &HeaderMap) -> Ends {
-        match self.told(|trusted| told::client(headers, trusted)) {
-            Some(client) if client != self.ends.source.ip() => Ends { source: (client, 0).into(), ..self.ends },
-            Some(_) | None => self.ends,
-        }
-    }
-
-    fn told<T>(&self, look: impl FnOnce(&TrustedProxies) -> Option<T>) -> Option<T> {
-        look(self.trusted.as_ref()?)
-    }
-}
-
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// An address as it stands in `Forwarded`.
-fn node(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    }
-}
-
-/// The port, or the usual one of the scheme where there is none: a Unix socket has no port.
-fn usual_port(port: u16, scheme: &str) -> u16 {
-    match port {
-        0 if scheme == "https" => 443,
-        0 => 80,
-        port => port,
-    }
-}
 
 /// What the hop to the backend speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -337,99 +239,6 @@ pub fn expects_continue(version: Version, headers: &HeaderMap) -> bool {
         && headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Class {
-    EndToEnd,
-    Cookie,
-    Te,
-    Via,
-    /// Hop-by-hop, written anew, or a claim that only we may make.
-    Dropped,
-}
-
-fn class(name: &HeaderName) -> Class {
-    match *name {
-        header::COOKIE => Class::Cookie,
-        header::TE => Class::Te,
-        header::VIA => Class::Via,
-        header::HOST
-        | header::CONNECTION
-        | header::CONTENT_LENGTH
-        | header::TRANSFER_ENCODING
-        | header::UPGRADE
-        | header::EXPECT
-        | header::FORWARDED
-        | header::PROXY_AUTHORIZATION => Class::Dropped,
-        _ => {
-            let name = name.as_str();
-            match name.as_bytes()[0] {
-                b'x' | b's' | b'k' | b'p' | b'h' if is_reserved(name) => Class::Dropped,
-                _ => Class::EndToEnd,
-            }
-        }
-    }
-}
-
-/// Names that have no constant. Servers that turn `_` into `-`, or whatever is no letter into `_` (as CGI variables have
-/// it), would take one for the other.
-fn is_reserved(name: &str) -> bool {
-    const PREFIXES: [&str; 2] = ["x-forwarded-", "stickpin-"];
-    const NAMES: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
-    let same = |a: &[u8], b: &str| {
-        a.len() == b.len() && a.iter().zip(b.bytes()).all(|(a, b)| *a == b || (b == b'-' && !a.is_ascii_alphanumeric()))
-    };
-    let bytes = name.as_bytes();
-    PREFIXES.iter().any(|prefix| bytes.len() > prefix.len() && same(&bytes[..prefix.len()], prefix))
-        || NAMES.iter().any(|reserved| same(bytes, reserved))
-}
-
-/// Whether a client's trailer is passed on: not when it would be left out of the head, nor when it frames, routes,
-/// authorizes or describes the message (RFC 9110 §6.5.1). A backend that merges trailers into the headers would believe it.
-pub(super) fn is_trailer(name: &HeaderName) -> bool {
-    let is_for_heads = matches!(
-        *name,
-        header::AUTHORIZATION
-            | header::CACHE_CONTROL
-            | header::CONTENT_ENCODING
-            | header::CONTENT_RANGE
-            | header::CONTENT_TYPE
-            | header::MAX_FORWARDS
-            | header::RANGE
-            | header::TRAILER
-    );
-    class(name) == Class::EndToEnd && !is_for_heads
-}
-
-/// Header names that the client's `Connection` names as meant for this hop only.
-struct NamedHopByHop<'a> {
-    headers: &'a HeaderMap,
-    names_any: bool,
-}
-
-impl<'a> NamedHopByHop<'a> {
-    fn of(headers: &'a HeaderMap) -> Self {
-        let found = Self { headers, names_any: false };
-        if !headers.contains_key(header::CONNECTION) {
-            return found;
-        }
-        let names_any = found.options().any(|option| {
-            ![&b"close"[..], b"keep-alive", b"upgrade", b"te", b""]
-                .iter()
-                .any(|usual| option.eq_ignore_ascii_case(usual))
-        });
-        Self { names_any, ..found }
-    }
-
-    fn contains(&self, name: &HeaderName) -> bool {
-        self.names_any && self.options().any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
-    }
-
-    fn options(&self) -> impl Iterator<Item = &'a [u8]> {
-        let values = self.headers.get_all(header::CONNECTION).into_iter();
-        values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
-    }
-}
-
 fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
@@ -439,7 +248,11 @@ fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use super::super::origin::tests::{origin, stranger};
     use super::*;
+    use crate::proxy_protocol::Ends;
 
     fn written(origin: &Origin, lines: &[(&str, &str)]) -> String {
         let mut headers = HeaderMap::new();
@@ -462,16 +275,6 @@ mod tests {
             !value.is_empty()
         });
         String::from_utf8(out).expect("text")
-    }
-
-    fn origin(peer: IpAddr, trusted: Option<&str>) -> Origin {
-        let ends = Ends { source: (peer, 40_000).into(), destination: ([127, 0, 0, 1], 8080).into() };
-        let networks = trusted.map(|network| vec![network.parse().expect("a network")]);
-        Origin::new(ends, false, networks.map(|networks| Arc::new(TrustedProxies { networks, unix: false })))
-    }
-
-    fn stranger() -> Origin {
-        origin([192, 0, 2, 7].into(), None)
     }
 
     #[test]
@@ -590,18 +393,6 @@ mod tests {
                 assert!(!text.contains(unwanted), "{unwanted:?} is in {text}");
             }
         }
-    }
-
-    #[test]
-    fn the_ends_of_a_connection_are_those_of_the_client() {
-        let proxy = origin([10, 0, 0, 2].into(), Some("10.0.0.0/8"));
-        let told: HeaderMap = [(told::X_FORWARDED_FOR, HeaderValue::from_static("192.0.2.7"))].into_iter().collect();
-        assert_eq!(proxy.ends(&told).source.to_string(), "192.0.2.7:0");
-        assert_eq!(proxy.ends(&HeaderMap::new()).source.to_string(), "10.0.0.2:40000");
-        assert_eq!(stranger().ends(&told).source.to_string(), "192.0.2.7:40000");
-        assert_eq!(proxy.ends(&told).destination.to_string(), "127.0.0.1:8080");
-        let mapped = Ends { source: "[::ffff:192.0.2.7]:9".parse().expect("an address"), ..proxy.ends };
-        assert_eq!(Origin::new(mapped, false, None).client(&told).to_string(), "192.0.2.7");
     }
 
     #[test]

@@ -5,8 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{KINDS, Scene};
-use crate::crowd::{Crowd, Customer, customers};
-use crate::verdict::{assert_lost_once, assert_moved_with_its_session, assert_nothing_failed, parted};
+use crate::crowd::{Crowd, customers};
 
 const TIMES: usize = 3;
 
@@ -29,13 +28,5 @@ async fn flaps(kind: &str) {
     }
     scene.admin.until_health("shop", "red", "healthy").await;
     crowd.rounds(5).await;
-
-    let everybody = crowd.stop().await;
-    assert_nothing_failed(&everybody);
-    let (orphans, others) = parted(everybody, "red");
-    others.iter().for_each(Customer::assert_undisturbed);
-    let is_local = kind == "local";
-    orphans.iter().for_each(if is_local { assert_lost_once } else { assert_moved_with_its_session });
-    assert_eq!(scene.sessions_lost().await, if is_local { orphans.len() } else { 0 }, "{kind}");
-    assert_eq!(scene.rehomes().await, orphans.len(), "{kind}");
+    scene.assert_cost_what_only_the_first_had(kind, crowd.stop().await).await;
 }

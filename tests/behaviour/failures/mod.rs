@@ -28,8 +28,10 @@ mod replaced;
 
 mod descriptors;
 
+use crate::crowd::Customer;
 use crate::shop::Shop;
 use crate::support::{Admin, BackendProcess, StickpinProcess};
+use crate::verdict::{assert_lost_once, assert_moved_with_its_session, assert_nothing_failed, parted};
 
 /// Three servers, and Stickpin in front of them.
 struct Scene {
@@ -52,6 +54,17 @@ impl Scene {
         let stickpin = change(shop).open().await;
         let admin = stickpin.admin();
         Self { backends, stickpin, admin }
+    }
+
+    /// That the end of the first one cost its clients what only it had, once: `local` sessions. Nobody else notices.
+    async fn assert_cost_what_only_the_first_had(&mut self, kind: &str, everybody: Vec<Customer>) {
+        assert_nothing_failed(&everybody);
+        let (orphans, others) = parted(everybody, NAMES[0]);
+        others.iter().for_each(Customer::assert_undisturbed);
+        let is_local = kind == "local";
+        orphans.iter().for_each(if is_local { assert_lost_once } else { assert_moved_with_its_session });
+        assert_eq!(self.sessions_lost().await, if is_local { orphans.len() } else { 0 }, "{kind}");
+        assert_eq!(self.rehomes().await, orphans.len(), "{kind}");
     }
 
     /// How many sessions were counted as lost.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::super::testing::{State, pool};
 use super::bounded::Bound;
 use super::*;
-use crate::pool::{AdminState, BackendId, Registry};
+use crate::pool::{AdminState, testing};
 
 const ALL: [HomeHash; 3] = [HomeHash::Rendezvous, HomeHash::Maglev, HomeHash::Ring];
 
@@ -44,22 +44,7 @@ fn replicas_agree_on_the_golden_homes() {
         for line in golden.lines().filter(|line| !line.starts_with('#')) {
             let words: Vec<&str> = line.split(' ').collect();
             if let ["pool", name, ref backends @ ..] = words[..] {
-                let registry = Registry::new(1);
-                let member = |word: &&str| {
-                    let (backend, weight) = word.split_once('=').expect("name=weight");
-                    let id = BackendId { pool: Arc::from(name), name: Arc::from(backend) };
-                    let backend = registry.backend(&id, Instant::now());
-                    backend.set_file_weight(weight.parse().expect("a weight"));
-                    Member {
-                        backend,
-                        address: ([127, 0, 0, 1], 9000).into(),
-                        probe_address: None,
-                        transport: Arc::default(),
-                        max_pins: None,
-                        tier: 0,
-                    }
-                };
-                let members: Vec<Member> = backends.iter().map(member).collect();
+                let members = testing::golden(name, backends.iter().copied());
                 let homes = Homes::new(hash, &members);
                 current = Some((members, homes));
                 continue;

@@ -13,8 +13,8 @@ use tokio::time::Sleep;
 
 use super::super::exchange::{BodyError, CONTINUE_TIMEOUT, ExchangeError, without_own};
 use super::super::head::{HeadError, ReplyHead};
+use super::super::hop_by_hop::is_trailer;
 use super::super::request_body::{BodyPiece, RequestBody};
-use super::super::request_head::is_trailer;
 use super::connection::{Place, broken};
 use super::head;
 use crate::proxy::client_body::ClientBodyError;

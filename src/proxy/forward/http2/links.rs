@@ -21,6 +21,7 @@ use crate::config::{Address, Protocol};
 use crate::pool::{Backend, Member, OpenConnection, Transport};
 use crate::proxy::deadline::Deadlines;
 use crate::proxy::stream::BackendStream;
+use crate::tls::HTTP_2;
 
 /// As many places a connection is thought to have before one was seen.
 const EXPECTED: usize = 100;
@@ -254,7 +255,7 @@ impl Links {
         let io = connect::open(member, owner, Offer::AsSet).await?;
         let speaks_http2 = match &io {
             BackendStream::Plain(_) => true,
-            BackendStream::Tls(io) => io.get_ref().1.alpn_protocol() == Some(b"h2"),
+            BackendStream::Tls(io) => io.get_ref().1.alpn_protocol() == Some(HTTP_2),
         };
         if !speaks_http2 && member.transport.protocol == Protocol::H2 {
             let what = "it does not agree to HTTP/2 (ALPN)";
