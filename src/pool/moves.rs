@@ -58,8 +58,8 @@ struct Known {
     requests: u32,
     /// When it began, or had moved to even out the load.
     last: Instant,
-    /// One that only follows moves no pin any more.
-    is_counted: bool,
+    /// The serial of where it is counted as about to come. One that only follows moves no pin any more.
+    counted_at: Option<u32>,
     /// The pin has come back since.
     is_back: bool,
 }
@@ -100,13 +100,13 @@ impl Moves {
             Some(known) if known.requests > 0 || known.is_known(now) && known.it.to == it.to => return,
             None if is_full => return,
             _ => {
-                shard.insert(pin_id, Known { it, requests: 0, last: now, is_counted: false, is_back: false });
+                shard.insert(pin_id, Known { it, requests: 0, last: now, counted_at: None, is_back: false });
             }
         }
         self.extend(now);
     }
 
-    /// Notes that a pin comes here.
+    /// Notes that a pin comes here, or stays after all.
     pub(super) fn forget(&self, pin_id: u64, now: Instant) {
         if self.of(pin_id, now).is_some()
             && let Some(known) = self.shard(pin_id).get_mut(&pin_id)
@@ -160,7 +160,12 @@ impl<'a> Evening<'a> {
         let is_full = make_room(&mut shard, now);
         let it = Move { to: to.stable_hash(), reason: RehomeReason::Rebalanced, session_lost: false };
         let is_noted = match shard.get_mut(&pin_id) {
-            Some(known) if known.it == it && known.is_known(now) => {
+            // Not with one to a backend of the same name that was removed since.
+            Some(known)
+                if known.it == it
+                    && known.is_known(now)
+                    && known.counted_at.is_none_or(|serial| serial == to.serial()) =>
+            {
                 known.requests += 1;
                 true
             }
@@ -168,7 +173,8 @@ impl<'a> Evening<'a> {
             Some(known) if known.requests > 0 => false,
             None if is_full => false,
             _ => {
-                shard.insert(pin_id, Known { it, requests: 1, last: now, is_counted: true, is_back: false });
+                let counted_at = Some(to.serial());
+                shard.insert(pin_id, Known { it, requests: 1, last: now, counted_at, is_back: false });
                 from.moves().going.fetch_add(1, Ordering::Relaxed);
                 to.moves().coming.fetch_add(1, Ordering::Relaxed);
                 true
@@ -194,7 +200,7 @@ impl Drop for Evening<'_> {
         let mut shard = self.from.moves().shard(self.pin_id);
         let Some(known) = shard.get_mut(&self.pin_id) else { return };
         known.requests -= 1;
-        if known.requests == 0 && std::mem::take(&mut known.is_counted) {
+        if known.requests == 0 && known.counted_at.take().is_some() {
             known.last = Instant::now();
             self.from.moves().extend(known.last);
             self.from.moves().going.fetch_sub(1, Ordering::Relaxed);
@@ -277,6 +283,24 @@ mod tests {
         assert_eq!(green.expected_pins(), 1);
         drop(evening);
         assert_eq!(green.expected_pins(), 0);
+    }
+
+    /// What was counted at the one that was removed was taken off the one of its name that came after it.
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_is_removed_and_added_again_is_counted_by_itself() {
+        let registry = Registry::new(1);
+        let backend =
+            |name: &str| registry.backend(&BackendId { pool: "shop".into(), name: name.into() }, Instant::now());
+        let (red, old) = (backend("red"), backend("green"));
+        let first = Evening::begin(&red, &old, 7, Instant::now()).expect("nobody else moves it");
+        registry.retain(&[red.id().clone()].into(), &["shop".into()].into());
+        let new = backend("green");
+        let second = Evening::begin(&red, &new, 7, Instant::now());
+        drop(first);
+        drop(second);
+        assert_eq!((red.expected_pins(), old.expected_pins(), new.expected_pins()), (0, 0, 0));
+        let _anew = Evening::begin(&red, &new, 8, Instant::now()).expect("nobody else moves it");
+        assert_eq!(new.expected_pins(), 1);
     }
 
     #[tokio::test(start_paused = true)]
