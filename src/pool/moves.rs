@@ -26,6 +26,9 @@ const SHARDS: usize = 16;
 /// Moves of a shard that are known. With more at once, the latest ones go uncounted, and each request by itself.
 const MOST: usize = 1024;
 
+/// How often a full shard makes room.
+const PRUNE_EVERY: Duration = Duration::from_secs(1);
+
 /// A pin that moves, or moved a moment ago.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
@@ -48,20 +51,25 @@ pub(super) struct Moves {
     /// Until when some pin is known that went: milliseconds since `made_at`.
     known_until: AtomicU64,
     /// Those that go, or went a moment ago.
-    shards: [Mutex<HashMap<u64, Known>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    known: HashMap<u64, Known>,
+    /// When it was last looked for those that are forgotten.
+    pruned_at: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Known {
     it: Move,
-    /// Which backend of that name it counts at.
-    serial: u32,
     /// Under way to even out the load.
     requests: u32,
     /// When it began, or had moved to even out the load.
     last: Instant,
-    /// One that only follows moves no pin any more.
-    is_counted: bool,
+    /// The serial of where it is counted as about to come. One that only follows moves no pin any more.
+    counted_at: Option<u32>,
     /// A request has been answered there.
     is_made: bool,
     /// The pin has come back since, or nobody was there.
@@ -92,19 +100,19 @@ impl Moves {
         if known_until == 0 || known_until <= self.time(now) {
             return None;
         }
-        self.shard(pin_id).get(&pin_id).filter(|known| known.is_known(now)).map(|known| known.it)
+        self.shard(pin_id).known.get(&pin_id).filter(|known| known.is_known(now)).map(|known| known.it)
     }
 
     /// Notes where a pin goes, for its other requests.
     pub(super) fn note(&self, pin_id: u64, it: Move, now: Instant) {
         let mut shard = self.shard(pin_id);
-        let is_full = make_room(&mut shard, now);
-        match shard.get_mut(&pin_id) {
+        let is_full = shard.make_room(now);
+        match shard.known.get_mut(&pin_id) {
             // While it moves to even out the load, that is where it goes; and who follows makes nothing known for longer.
             Some(known) if known.requests > 0 || known.is_known(now) && known.it.to == it.to => return,
             None if is_full => return,
             _ => {
-                shard.insert(pin_id, Known::new(it, 0, now));
+                shard.known.insert(pin_id, Known::new(it, now));
             }
         }
         self.extend(now);
@@ -112,16 +120,16 @@ impl Moves {
 
     /// Notes that a request that moved this pin has its reply, or has failed.
     pub(super) fn note_end(&self, pin_id: u64, is_answered: bool) {
-        if let Some(known) = self.shard(pin_id).get_mut(&pin_id) {
+        if let Some(known) = self.shard(pin_id).known.get_mut(&pin_id) {
             known.is_made |= is_answered;
             known.is_over |= !known.is_made;
         }
     }
 
-    /// Notes that a pin comes here.
+    /// Notes that a pin comes here, or stays after all.
     pub(super) fn forget(&self, pin_id: u64, now: Instant) {
         if self.of(pin_id, now).is_some()
-            && let Some(known) = self.shard(pin_id).get_mut(&pin_id)
+            && let Some(known) = self.shard(pin_id).known.get_mut(&pin_id)
         {
             known.is_over = true;
         }
@@ -135,15 +143,15 @@ impl Moves {
         u64::try_from(at.saturating_duration_since(self.made_at).as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn shard(&self, pin_id: u64) -> MutexGuard<'_, HashMap<u64, Known>> {
+    fn shard(&self, pin_id: u64) -> MutexGuard<'_, Shard> {
         // Ids are random.
         self.shards[pin_id as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Known {
-    fn new(it: Move, serial: u32, now: Instant) -> Self {
-        Self { it, serial, requests: 0, last: now, is_counted: false, is_made: false, is_over: false }
+    fn new(it: Move, now: Instant) -> Self {
+        Self { it, requests: 0, last: now, counted_at: None, is_made: false, is_over: false }
     }
 
     fn is_known(&self, now: Instant) -> bool {
@@ -151,12 +159,16 @@ impl Known {
     }
 }
 
-/// Says whether there is none.
-fn make_room(shard: &mut HashMap<u64, Known>, now: Instant) -> bool {
-    if shard.len() >= MOST {
-        shard.retain(|_, known| known.requests > 0 || known.is_known(now));
+impl Shard {
+    /// Looks at everything, and so once a second at the most. Says whether there is none.
+    fn make_room(&mut self, now: Instant) -> bool {
+        let was_pruned = |at: Instant| now.saturating_duration_since(at) < PRUNE_EVERY;
+        if self.known.len() >= MOST && !self.pruned_at.is_some_and(was_pruned) {
+            self.known.retain(|_, known| known.requests > 0 || known.is_known(now));
+            self.pruned_at = Some(now);
+        }
+        self.known.len() >= MOST
     }
-    shard.len() >= MOST
 }
 
 /// A request that moves its pin to even out the load, for as long as it is under way.
@@ -173,20 +185,24 @@ impl<'a> Evening<'a> {
     pub fn begin(from: &'a Backend, to: &'a Backend, pin_id: u64, now: Instant) -> Option<Self> {
         to.moves().forget(pin_id, now);
         let mut shard = from.moves().shard(pin_id);
-        let is_full = make_room(&mut shard, now);
+        let is_full = shard.make_room(now);
         let it = Move { to: to.stable_hash(), reason: RehomeReason::Rebalanced, session_lost: false };
-        let is_noted = match shard.get_mut(&pin_id) {
-            Some(known) if known.it == it && known.serial == to.serial() && known.is_known(now) => {
+        let is_noted = match shard.known.get_mut(&pin_id) {
+            // Not with one to a backend of the same name that was removed since.
+            Some(known)
+                if known.it == it
+                    && known.is_known(now)
+                    && known.counted_at.is_none_or(|serial| serial == to.serial()) =>
+            {
                 known.requests += 1;
                 true
             }
-            // Removed and put back meanwhile: the move counts at the one before.
-            Some(known) if known.it == it && known.requests > 0 => false,
-            Some(known) if known.requests > 0 && !known.is_over => return None,
+            Some(known) if known.requests > 0 && known.it != it && !known.is_over => return None,
             Some(known) if known.requests > 0 => false,
             None if is_full => false,
             _ => {
-                shard.insert(pin_id, Known { requests: 1, is_counted: true, ..Known::new(it, to.serial(), now) });
+                let counted_at = Some(to.serial());
+                shard.known.insert(pin_id, Known { requests: 1, counted_at, ..Known::new(it, now) });
                 from.moves().going.fetch_add(1, Ordering::Relaxed);
                 to.moves().coming.fetch_add(1, Ordering::Relaxed);
                 true
@@ -210,9 +226,9 @@ impl Drop for Evening<'_> {
             return;
         }
         let mut shard = self.from.moves().shard(self.pin_id);
-        let Some(known) = shard.get_mut(&self.pin_id) else { return };
+        let Some(known) = shard.known.get_mut(&self.pin_id) else { return };
         known.requests -= 1;
-        if known.requests == 0 && std::mem::take(&mut known.is_counted) {
+        if known.requests == 0 && known.counted_at.take().is_some() {
             known.last = Instant::now();
             self.from.moves().extend(known.last);
             self.from.moves().going.fetch_sub(1, Ordering::Relaxed);
@@ -306,6 +322,24 @@ mod tests {
         assert_eq!(green.expected_pins(), 1);
         drop(evening);
         assert_eq!(green.expected_pins(), 0);
+    }
+
+    /// What was counted at the one that was removed was taken off the one of its name that came after it.
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_is_removed_and_added_again_is_counted_by_itself() {
+        let registry = Registry::new(1);
+        let backend =
+            |name: &str| registry.backend(&BackendId { pool: "shop".into(), name: name.into() }, Instant::now());
+        let (red, old) = (backend("red"), backend("green"));
+        let first = Evening::begin(&red, &old, 7, Instant::now()).expect("nobody else moves it");
+        registry.retain(&[red.id().clone()].into(), &["shop".into()].into());
+        let new = backend("green");
+        let second = Evening::begin(&red, &new, 7, Instant::now());
+        drop(first);
+        drop(second);
+        assert_eq!((red.expected_pins(), old.expected_pins(), new.expected_pins()), (0, 0, 0));
+        let _anew = Evening::begin(&red, &new, 8, Instant::now()).expect("nobody else moves it");
+        assert_eq!(new.expected_pins(), 1);
     }
 
     #[tokio::test(start_paused = true)]

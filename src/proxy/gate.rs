@@ -1,9 +1,9 @@
 //! The gate of `backup`: of several requests of one client that leave their home at once, the first goes alone.
 //!
 //! Two nodes that adopt one session at once lose it, and even one node may when two requests make it do so. So the first
-//! request of a client that goes to its heir passes, and the others wait for its reply, but no longer than the pool says;
-//! then they follow, and so do those that come a little later with the same old pin. When the first one fails, the next
-//! takes its place.
+//! request of a client that goes to its heir passes, and the others wait for its reply, but no longer than the pool says,
+//! counted from when it went: it may be a long poll. Then they follow, and so do those that come a little later with the
+//! same old pin. When the first one fails, the next takes its place.
 //!
 //! An app that names the session anew where it moves, as Tomcat does, says with that that it has adopted it. A reply that
 //! does not may have come from a node that was still asking a dead one for it, so the next request goes alone, too, also
@@ -82,8 +82,8 @@ pub struct Passage {
 
 #[derive(Debug)]
 enum Gate {
-    /// The first one, or the second one after it, is on its way; the others wait for this.
-    Shut(Arc<Notify>),
+    /// The first one, or the second one after it, is on its way since then; the others wait for this.
+    Shut { opened: Arc<Notify>, since: Instant },
     /// The first one has its reply, which leaves open whether the session has been adopted: the next one goes alone.
     Ajar { until: Instant },
     /// Everybody follows.
@@ -92,17 +92,18 @@ enum Gate {
 
 impl Gates {
     /// Passes the gate: at once as one who goes alone, and gets a [`Pass`], or behind that one's reply. Waits until
-    /// `deadline` at the longest.
+    /// `deadline` at the longest, and for that one no longer than if both had come at the same time.
     pub async fn pass(self: &Arc<Self>, passage: Passage, deadline: Instant) -> Option<Pass> {
+        let limit = deadline.saturating_duration_since(Instant::now());
         loop {
-            let opened = match self.look(passage, Instant::now()) {
+            let (opened, since) = match self.look(passage, Instant::now()) {
                 Look::Alone { is_first } => {
                     return Some(Pass { gates: Arc::clone(self), passage, is_first, has_reply: false });
                 }
                 Look::Open => return None,
-                Look::Shut(opened) => opened,
+                Look::Shut(opened, since) => (opened, since),
             };
-            if timeout_at(deadline, opened).await.is_err() {
+            if timeout_at(deadline.min(since + limit), opened).await.is_err() {
                 return None;
             }
         }
@@ -115,7 +116,7 @@ impl Gates {
         self.ajar_until.load(Ordering::Relaxed) > self.time(now)
             && match self.lock().by_passage.get(&passage) {
                 Some(Gate::Ajar { until }) => now < *until,
-                Some(Gate::Shut(_)) => true,
+                Some(Gate::Shut { .. }) => true,
                 Some(Gate::Open { .. }) | None => false,
             }
     }
@@ -129,7 +130,7 @@ impl Gates {
         let mut is_first = true;
         match gates.by_passage.get(&passage) {
             // Made while the lock is held, so that it cannot miss the opening.
-            Some(Gate::Shut(notify)) => return Look::Shut(Arc::clone(notify).notified_owned()),
+            Some(Gate::Shut { opened, since }) => return Look::Shut(Arc::clone(opened).notified_owned(), *since),
             Some(Gate::Open { until }) if now < *until => return Look::Open,
             Some(Gate::Ajar { until }) if now < *until => is_first = false,
             Some(Gate::Ajar { .. } | Gate::Open { .. }) => {}
@@ -141,7 +142,7 @@ impl Gates {
             }
             None => {}
         }
-        gates.by_passage.insert(passage, Gate::Shut(Arc::default()));
+        gates.by_passage.insert(passage, Gate::Shut { opened: Arc::default(), since: now });
         Look::Alone { is_first }
     }
 
@@ -152,8 +153,8 @@ impl Gates {
             Some(gate) => gates.by_passage.insert(passage, gate),
             None => gates.by_passage.remove(&passage),
         };
-        if let Some(Gate::Shut(notify)) = before {
-            notify.notify_waiters();
+        if let Some(Gate::Shut { opened, .. }) = before {
+            opened.notify_waiters();
         }
     }
 
@@ -169,8 +170,8 @@ enum Look<F> {
     Alone { is_first: bool },
     /// All may follow.
     Open,
-    /// Another one is on its way alone.
-    Shut(F),
+    /// Another one is on its way alone, since then.
+    Shut(F, Instant),
 }
 
 /// The way through the gate of a request that goes alone. Dropped without a reply, it leaves its place to the next one.
@@ -294,6 +295,23 @@ mod tests {
             first += u32::from(waiting.await.expect("it has passed").is_some());
         }
         assert_eq!(first, 1);
+    }
+
+    /// A long poll goes alone, and is answered half a minute later.
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_late_waits_no_longer_than_those_before_it() {
+        let gates = Arc::<Gates>::default();
+        gates.pass(PASSAGE, soon()).await.expect("nobody was before it").open(false, Instant::now());
+        let begun = Instant::now();
+        let poll = gates.pass(PASSAGE, soon()).await.expect("ajar");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(gates.may_be_ajar(PASSAGE, Instant::now()));
+        assert!(gates.pass(PASSAGE, soon()).await.is_none());
+        assert_eq!(begun.elapsed(), Duration::from_secs(5));
+        let begun = Instant::now();
+        assert!(gates.pass(PASSAGE, soon()).await.is_none());
+        assert_eq!(begun.elapsed(), Duration::ZERO, "others have waited for it in vain");
+        poll.open(false, Instant::now());
     }
 
     #[tokio::test(start_paused = true)]

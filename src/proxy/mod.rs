@@ -260,7 +260,7 @@ impl Proxy {
         if is_on_detour
             && may_settle
             && (asks_to_stay || begins_session)
-            && let Some(moved) = visit.settle(pool, destination.member)
+            && let Some(moved) = visit.settle(pool, destination.member, self.clock.coarse_now())
         {
             journal.placement = Some(Placement::Rehomed(moved.reason));
             self.note_rehome(view, pool, &moved, destination.member, visit.pin_id());

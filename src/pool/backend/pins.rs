@@ -40,6 +40,11 @@ impl Backend {
         self.moves.note(pin_id, Move { to: to.stable_hash(), reason, session_lost }, now);
     }
 
+    /// Notes that a pin that moved from here lives here. Takes a lock if some pin moved a moment ago.
+    pub fn note_return(&self, pin_id: u64, now: Instant) {
+        self.moves.forget(pin_id, now);
+    }
+
     /// Set by whoever counts.
     pub fn set_active_pins(&self, pins: u64) {
         self.active_pins.store(pins, Ordering::Relaxed);

@@ -96,7 +96,7 @@ impl Site {
             && visit.begins_session(pool, &request, &reply, destination.member);
         let is_pinned = visit.obey(pool, word, begins);
         if is_pinned && on_detour && begins {
-            visit.settle(pool, destination.member);
+            visit.settle(pool, destination.member, self.now);
         }
         visit.leave(pool, &mut reply, false, || pin_owner(CLIENT));
         (destination, reply)
@@ -375,4 +375,59 @@ fn the_former_id_of_a_learned_session_leads_to_where_that_has_moved() {
         site.backend(first.member).set_admin_state(AdminState::Enabled, None, site.now);
         assert_eq!([home("SID=b"), home("SID=a")], [moved.member; 2], "{sessions}: enabled");
     }
+}
+
+/// Everybody is restarted at once: the home, then whoever was to take over. The client is told at home that its session is
+/// lost, and begins a new one there, before the other one is back.
+#[test]
+fn who_begins_anew_at_home_because_nobody_took_over_stays_there() {
+    let mut site = Site::new("sessions: local, health: { http: { path: /, instance_header: X-I } }");
+    (0..3).for_each(|member| {
+        site.backend(member).set_instance(11);
+    });
+    let (first, reply) = site.visit("");
+    let (home, mut cookie) = (first.member, pair(&reply));
+    site.pass(60);
+    site.observe(home, Evidence::ProbeFailed(Failure::Refused), 1);
+    let (moving, there, _) = site.go(&cookie, &Tried::default());
+    let pin = moving.pin_id().unwrap();
+    // It is not answered.
+    site.backend(home).note_move(site.backend(there.member), pin, RehomeReason::Gone, true, site.now);
+    (0..3).filter(|member| *member != home).for_each(|member| {
+        site.observe(member, Evidence::ProbeFailed(Failure::Refused), 1);
+    });
+    site.pass(2);
+    site.backend(home).set_instance(13);
+    site.observe(home, Evidence::ProbeOk, 1);
+    let (told, reply) = site.visit(&cookie);
+    assert_eq!((told.member, told.placement, told.session_lost), (home, Placement::Kept, Some(RehomeReason::Gone)));
+    assert!(reply.contains_key(SET_COOKIE), "or it would be told again");
+    cookie = pair(&reply);
+    site.pass(2);
+    site.observe(there.member, Evidence::ProbeOk, 1);
+    assert_eq!(site.visit(&cookie).0, Destination::plain(home, Placement::Kept));
+}
+
+/// Moved away, sent back on a detour for a moment, and logged in there: the first move is over.
+#[test]
+fn who_begins_a_session_on_a_detour_to_its_former_home_stays_there() {
+    let mut site = Site::new("sessions: local");
+    let (first, reply) = site.visit("");
+    let (home, cookie) = (first.member, pair(&reply));
+    site.observe(home, Evidence::ProbeFailed(Failure::Refused), 1);
+    let moving = site.go(&cookie, &Tried::default());
+    let (there, pin) = (moving.1.member, moving.0.pin_id().unwrap());
+    site.backend(home).note_move(site.backend(there), pin, RehomeReason::Gone, true, site.now);
+    let cookie = pair(&site.end(moving, "", None).1);
+    site.pass(2);
+    site.observe(home, Evidence::ProbeOk, 1);
+    let third = 3 - home - there;
+    let mut tried = Tried::default();
+    [there, third].into_iter().for_each(|member| tried.insert(member));
+    let detour = site.go(&cookie, &tried);
+    assert_eq!(detour.1, Destination::plain(home, Placement::Detour(DetourReason::ConnectFailed)));
+    let (_, reply) = site.end(detour, "JSESSIONID=new", None);
+    let ours = reply.get_all(SET_COOKIE).iter().next_back().unwrap().to_str().unwrap().split(';').next().unwrap();
+    site.pass(2);
+    assert_eq!(site.visit(&format!("{ours}; JSESSIONID=new")).0, Destination::plain(home, Placement::Kept));
 }

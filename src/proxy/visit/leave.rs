@@ -11,6 +11,7 @@ use super::next::serves_pinned;
 use super::{BySession, Carrier, Destination, Moved, Visit};
 use crate::config::{HomeBy, PinOn, Sessions};
 use crate::pins::{self, Owner, Record};
+use crate::pool::Member;
 use crate::proxy::affinity::session_pins::{SessionId, SessionPins, record};
 use crate::proxy::affinity::{CookieName, Detour, Opened, Pin, app_cookie, cache_guard};
 use crate::proxy::balance::Tried;
@@ -51,7 +52,7 @@ impl Visit {
             }
             // Another of its requests has moved the pin meanwhile. This one's word on it may be the last to reach the client.
             (Opened::Valid(pin) | Opened::OldKey(pin), _)
-                if pool.members[pin.home as usize].backend.move_of(pin.id, now).is_some() =>
+                if self.was_moved_by_another(&pin, pool, destination, now) =>
             {
                 None
             }
@@ -70,6 +71,21 @@ impl Visit {
         if let Some(pin) = &self.leaves_with {
             self.pin_id = Some(pin.id);
         }
+    }
+
+    /// Whether another of this client's requests moves the pin. Not when nobody is there any more to take over, or the client
+    /// is told here where it begins anew: then it lives where it did, and what was known of the move is over.
+    fn was_moved_by_another(&self, pin: &Pin, pool: &Pool, destination: &Destination, now: Instant) -> bool {
+        let home = &pool.members[pin.home as usize].backend;
+        let Some(known) = home.move_of(pin.id, now) else { return false };
+        let takes_over = |member: &Member| {
+            member.backend.stable_hash() == known.to && member.backend.standing().is_available_for_pinned()
+        };
+        let is_over = destination.session_lost.is_some() || !pool.members.iter().any(takes_over);
+        if is_over {
+            home.note_return(pin.id, now);
+        }
+        !is_over
     }
 
     /// The reply's word on the pin, and whether it begins a session: the app may end a pin, or ask for one only then.
@@ -197,12 +213,13 @@ impl Visit {
     }
 
     /// The client began a session where it was only on a detour: that is its home now.
-    pub(in crate::proxy) fn settle(&mut self, pool: &Pool, member: usize) -> Option<Moved> {
+    pub(in crate::proxy) fn settle(&mut self, pool: &Pool, member: usize, now: Instant) -> Option<Moved> {
         let pin = self.pin().filter(|_| !self.carrier.is_by_key())?;
         let id = self.pin_id.unwrap_or(pin.id);
         // A session that is known by an id of its own is as young as that.
         let issued = self.leaves_with.filter(|_| self.has_issued()).map_or(pin.issued, |new| new.issued);
         self.leaves_with = Some(self.fresh_pin(pool, member, id, issued));
+        pool.members[member].backend.note_return(id, now);
         Some(Moved { from: Some(pin.home as usize), reason: RehomeReason::NewSession })
     }
 

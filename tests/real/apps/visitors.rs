@@ -11,10 +11,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Client, ClientError, Reply, until};
+use crate::support::{Client, ClientError, Reply, until_within};
 
 /// A client's pause between two rounds: some hundreds of them leave two cores some time for the servers.
 const THINKS: Duration = Duration::from_millis(250);
+
+/// Longer than some hundreds of clients take for a few rounds on two cores that have other things to do.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One logged-in client, and what it has seen since it was last [forgiven](Visitor::begin).
 #[derive(Debug)]
@@ -358,7 +361,7 @@ impl Crowd {
     pub(crate) async fn rounds(&self, count: u64) {
         // One that is under way may have begun earlier.
         let goals: Vec<u64> = self.rounds.iter().map(|rounds| rounds.load(Relaxed) + count + 1).collect();
-        until(&format!("every visitor has gone through {count} rounds"), async || {
+        until_within(&format!("every visitor has gone through {count} rounds"), PATIENCE, async || {
             // One that has panicked will not come any further.
             let has_ended = self.tasks.iter().any(JoinHandle::is_finished);
             let behind = self.rounds.iter().zip(&goals).filter(|(rounds, goal)| rounds.load(Relaxed) < **goal).count();
