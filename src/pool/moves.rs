@@ -183,7 +183,7 @@ pub struct Evening<'a> {
 impl<'a> Evening<'a> {
     /// Begins it. `None` when another request of this pin was quicker, and goes elsewhere.
     pub fn begin(from: &'a Backend, to: &'a Backend, pin_id: u64, now: Instant) -> Option<Self> {
-        to.moves().forget(pin_id, now);
+        to.note_return(pin_id, now);
         let mut shard = from.moves().shard(pin_id);
         let is_full = shard.make_room(now);
         let it = Move { to: to.stable_hash(), reason: RehomeReason::Rebalanced, session_lost: false };

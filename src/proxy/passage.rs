@@ -39,9 +39,15 @@ impl<'a> Passage<'a> {
         if let (Self::Due(limit), Placement::Kept, Some(pin)) = (&*self, destination.placement, visit.pin_id()) {
             let _inside = request.view.snapshot.gates.at_home.enter(pin);
             *self = Self::Home { limit: *limit, _inside };
-        } else if let (Self::Home { limit, .. }, false) = (&*self, destination.placement == Placement::Kept) {
-            // It has failed there.
-            *self = Self::Due(*limit);
+        } else if destination.placement != Placement::Kept {
+            // It may have failed there.
+            self.leave_home();
+        }
+    }
+
+    fn leave_home(&mut self) {
+        if let Self::Home { limit, .. } = *self {
+            *self = Self::Due(limit);
         }
     }
 
@@ -66,10 +72,8 @@ impl<'a> Passage<'a> {
 
     /// Passes the gate that is due; says whether there was one.
     pub(super) async fn pass(&mut self, request: &Request<'_>, visit: &Visit, destination: &Destination) -> bool {
-        if let Self::Home { limit, .. } = *self {
-            // Not to wait for itself.
-            *self = Self::Due(limit);
-        }
+        // Not to wait for itself.
+        self.leave_home();
         let (Self::Due(limit), Some(pin)) = (&*self, visit.pin_id()) else { return false };
         let deadline = Instant::now() + *limit;
         let gates = &request.view.snapshot.gates;

@@ -36,7 +36,7 @@ impl Backend {
 
     /// Notes that a pin moves from here, for its other requests. Takes a lock.
     pub fn note_move(&self, to: &Self, pin_id: u64, reason: RehomeReason, session_lost: bool, now: Instant) {
-        to.moves.forget(pin_id, now);
+        to.note_return(pin_id, now);
         self.moves.note(pin_id, Move { to: to.stable_hash(), reason, session_lost }, now);
     }
 

@@ -7,11 +7,10 @@ use http::{HeaderMap, HeaderValue, header};
 use siphasher::sip::SipHasher13;
 use tokio::time::Instant;
 
-use super::next::serves_pinned;
+use super::next::{place_of, serves_pinned};
 use super::{BySession, Carrier, Destination, Moved, Visit};
 use crate::config::{HomeBy, PinOn, Sessions};
 use crate::pins::{self, Owner, Record};
-use crate::pool::Member;
 use crate::proxy::affinity::session_pins::{SessionId, SessionPins, record};
 use crate::proxy::affinity::{CookieName, Detour, Opened, Pin, app_cookie, cache_guard};
 use crate::proxy::balance::Tried;
@@ -78,10 +77,7 @@ impl Visit {
     fn was_moved_by_another(&self, pin: &Pin, pool: &Pool, destination: &Destination, now: Instant) -> bool {
         let home = &pool.members[pin.home as usize].backend;
         let Some(known) = home.move_of(pin.id, now) else { return false };
-        let takes_over = |member: &Member| {
-            member.backend.stable_hash() == known.to && member.backend.standing().is_available_for_pinned()
-        };
-        let is_over = destination.session_lost.is_some() || !pool.members.iter().any(takes_over);
+        let is_over = destination.session_lost.is_some() || place_of(&known, pool, &Tried::default()).is_none();
         if is_over {
             home.note_return(pin.id, now);
         }
@@ -175,7 +171,7 @@ impl Visit {
         !is_same_session || is_moved
     }
 
-    /// Whether the reply issues another session id than the request carried.
+    /// Whether the reply issues another session id than the request carried, before [`Visit::begins_session`] has looked.
     pub(in crate::proxy) fn is_named_anew(&self, pool: &Pool, request: &HeaderMap, reply: &HeaderMap) -> bool {
         let Affinity::AppSession(session) = &pool.affinity else {
             return app_cookie::begins_session(pool.settings.session_cookie.as_deref(), request, reply, self.now);
@@ -223,7 +219,7 @@ impl Visit {
         Some(Moved { from: Some(pin.home as usize), reason: RehomeReason::NewSession })
     }
 
-    /// Whether the reply issues another session id than the request carried.
+    /// Whether the reply issues another session id than the request carried, by what [`Visit::begins_session`] has found.
     fn has_issued(&self) -> bool {
         matches!(&self.carrier, Carrier::Session(session) if session.issued.is_some())
     }

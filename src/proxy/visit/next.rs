@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{Carrier, Crowd, Destination, Moved, Next, Visit};
 use crate::config::{HomeBy, Sessions};
 use crate::pool::backend::CouldInherit;
+use crate::pool::moves::Move;
 use crate::pool::rebalance::{self, Role};
 use crate::pool::sessions::HomeState;
 use crate::pool::{AdminState, Health, Member, Panic, Warming, by_tier, heir, heir_of_rank, instance};
@@ -103,8 +104,7 @@ impl Visit {
     ) -> Option<Next> {
         let home = pin.home as usize;
         let known = pool.members[home].backend.move_of(pin.id, now)?;
-        let is_there = |member: &Member| member.backend.stable_hash() == known.to;
-        let to = pool.members.iter().position(is_there).filter(|to| serves_pinned(pool, *to, tried))?;
+        let to = place_of(&known, pool, tried)?;
         if crowd.found(to, &pool.members[to]) {
             // The others may have gone there before it was full, and the session with them.
             let has_to_wait = pool.settings.sessions != Sessions::External && !crowd.has_waited();
@@ -434,6 +434,27 @@ impl Visit {
         })
     }
 
+    /// The same, of those in service; and of those that are drained, who was told to keep the copy.
+    fn copy_in_service(
+        &self,
+        pin_id: u64,
+        pool: &Pool,
+        home: Option<usize>,
+        tried: &Tried,
+        now: Instant,
+    ) -> Option<usize> {
+        let Some(unused_for) = self.unused_for(pool) else {
+            return self.heir_in_service(pin_id, pool, home, tried, now);
+        };
+        heir_of_rank(pin_id, &pool.members, home, |index, member| {
+            let could_inherit = member.backend.could_inherit(unused_for, now);
+            let standing = member.backend.standing();
+            let takes_over = standing.is_available_for_new()
+                || (could_inherit == CouldInherit::Yes && standing.is_available_for_pinned());
+            (takes_over && !tried.contains(index)).then(|| copy_rank(member, could_inherit))
+        })
+    }
+
     /// Who takes over the client of a home that is drained, and lives: nobody but those in service, or it would only have to
     /// move again; and where there is one copy, nobody but who has that, while the client may stay where it is. Its next
     /// request finds the copy where this one tells the home to have it.
@@ -461,27 +482,6 @@ impl Visit {
         self.named_heir().filter(takes_over).or_else(in_service).or_else(|| {
             let is_last_resort = pool.settings.sessions == Sessions::Backup && has_to_go();
             is_last_resort.then(|| self.heir_in_service(pin_id, pool, home, tried, now))?
-        })
-    }
-
-    /// The same, of those in service; and of those that are drained, who was told to keep the copy.
-    fn copy_in_service(
-        &self,
-        pin_id: u64,
-        pool: &Pool,
-        home: Option<usize>,
-        tried: &Tried,
-        now: Instant,
-    ) -> Option<usize> {
-        let Some(unused_for) = self.unused_for(pool) else {
-            return self.heir_in_service(pin_id, pool, home, tried, now);
-        };
-        heir_of_rank(pin_id, &pool.members, home, |index, member| {
-            let could_inherit = member.backend.could_inherit(unused_for, now);
-            let standing = member.backend.standing();
-            let takes_over = standing.is_available_for_new()
-                || (could_inherit == CouldInherit::Yes && standing.is_available_for_pinned());
-            (takes_over && !tried.contains(index)).then(|| copy_rank(member, could_inherit))
         })
     }
 
@@ -564,6 +564,12 @@ impl Visit {
     pub(in crate::proxy) fn heir(&self, pool: &Pool, served_by: usize, now: Instant) -> Option<usize> {
         self.heir_of(self.pin_id?, pool, Some(served_by), &Tried::default(), now)
     }
+}
+
+/// Where a pin moves to that is known to move, if its client can be sent there.
+pub(super) fn place_of(known: &Move, pool: &Pool, tried: &Tried) -> Option<usize> {
+    let is_there = |member: &Member| member.backend.stable_hash() == known.to;
+    pool.members.iter().position(is_there).filter(|to| serves_pinned(pool, *to, tried))
 }
 
 /// Who was told to keep the copy so many seconds ago, whatever has become of it.
